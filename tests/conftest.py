@@ -1,0 +1,61 @@
+"""What every test stands on: seeded torch, an empty parameter store, the checkout's files and the data sets."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+
+os.environ.setdefault("MPLBACKEND", "Agg")  # figures are written, never shown
+
+ROOT = Path(__file__).resolve().parent.parent
+GENERATED = {"__pycache__", "build", "dist", "runs", "shared"}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Files under `folder` that people wrote: no environments, builds, caches or runs."""
+    for path in sorted(folder.iterdir()):
+        hidden = path.name.startswith(".") and path.name not in {".ci", ".github", ".gitignore"}
+        if hidden or path.name in GENERATED or path.suffix == ".egg-info":
+            continue
+        if path.is_file():
+            yield path
+        elif path.is_dir() and not (path / "pyvenv.cfg").exists():
+            yield from _files(path)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def source_files() -> list[Path]:
+    """Every file of the checkout that people wrote."""
+    return list(_files(ROOT))
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder with the downloaded data sets; tests that need one are skipped where there is none."""
+    named = os.environ.get("SEMIPYRO_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(
+            f"no data sets at {folder}: set SEMIPYRO_DATA to a folder that holds MNIST/raw, FashionMNIST/raw and "
+            "omniglot, as torchvision.datasets.MNIST(root, download=True) and its like write them"
+        )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _seeded_and_storeless() -> Iterator[None]:
+    """Every test draws the same numbers, and none leaves a parameter in Pyro's store, where it would not be trained."""
+    torch.manual_seed(0)
+    yield
+    names = list(pyro.get_param_store().keys())
+    pyro.clear_param_store()
+    assert not names, f"parameters in Pyro's store: {names}; models and guides are plain torch modules"
