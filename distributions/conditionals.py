@@ -1,0 +1,187 @@
+"""Conditional distributions: modules that are called with their conditions and return a Pyro distribution.
+
+Every one has event dimension 1. The networks take `MLP`'s keywords (`hidden`, `activation`, `batch_norm`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints, transforms
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .mlp import MLP
+
+MIN_SCALE = 1e-4  # the least σ that a network gives, so that a constant column does not end in an infinite density
+
+
+class GreyBernoulli(dist.Bernoulli):
+    """log p(x) = Σ x log μ + (1 − x) log(1 − μ), for x in [0, 1] and not only in {0, 1}.
+
+    For grey x this is the mean of the log-density over binarisations of x. Computed from logits.
+    """
+
+    support = constraints.unit_interval
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "GreyBernoulli":
+        """The same distribution with batch shape `batch_shape`."""
+        return super().expand(batch_shape, self._get_checked_instance(GreyBernoulli, _instance))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """x·logit − log(1 + e^logit), in nats; a ValueError for x outside [0, 1] while validation is on."""
+        if self._validate_args and not bool(((value >= 0) & (value <= 1)).all()):
+            low, high = value.min().item(), value.max().item()
+            raise ValueError(
+                f"x must lie in [0, 1] under a Bernoulli likelihood, got values from {low:g} to {high:g}; "
+                "rescale x, or choose likelihood='normal'"
+            )
+        return value * self.logits - functional.softplus(self.logits, threshold=40.0)  # beyond it, equal to rounding
+
+
+class BernoulliNet(nn.Module):
+    """p(x | c) = Bernoulli(x; logits = MLP(c)), for x in [0, 1]^dim."""
+
+    def __init__(self, in_dims: Sequence[int | None], dim: int, **mlp: Any) -> None:
+        super().__init__()
+        self.mlp = MLP(in_dims, dim, **mlp)
+
+    def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
+        """The distribution given the conditions."""
+        return GreyBernoulli(logits=self.mlp(*conditions)).to_event(1)
+
+
+class NormalNet(nn.Module):
+    """p(z | c) = N(z; μ(c), diag σ²(c)), μ and log σ linear in the last hidden layer; or σ fixed to `scale`."""
+
+    def __init__(self, in_dims: Sequence[int | None], dim: int, *, scale: float | None = None, **mlp: Any) -> None:
+        super().__init__()
+        if scale is not None and not scale > 0:
+            raise ValueError(f"scale must be a positive standard deviation or None, got {scale}")
+        self.scale = scale
+        self.mlp = MLP(in_dims, dim if scale else 2 * dim, **mlp)
+
+    def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
+        """The distribution given the conditions."""
+        output = self.mlp(*conditions)
+        if self.scale is not None:
+            return dist.Normal(output, torch.full_like(output, self.scale)).to_event(1)
+        loc, log_scale = output.chunk(2, dim=-1)
+        return dist.Normal(loc, log_scale.exp() + MIN_SCALE).to_event(1)
+
+
+class BoundedNormalNet(nn.Module):
+    """z = low + (high − low)·sigmoid(z̃) with z̃ ~ N(μ(c), diag σ²(c)): a Gaussian carried into a box.
+
+    The logistic flow of "Inverting VAEs for Improved Generative Accuracy" (Gemp et al., 2017), eqs. (14)-(16).
+    """
+
+    def __init__(self, in_dims: Sequence[int | None], dim: int, low: float, high: float, **mlp: Any) -> None:
+        super().__init__()
+        _check_range(low, high)
+        self.normal = NormalNet(in_dims, dim, **mlp)
+        self.low, self.high = low, high
+
+    def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
+        """The distribution given the conditions."""
+        squash = transforms.SigmoidTransform()
+        place = transforms.AffineTransform(self.low, self.high - self.low)
+        return dist.TransformedDistribution(self.normal(*conditions).base_dist, [squash, place]).to_event(1)
+
+
+class CategoricalNet(nn.Module):
+    """p(y | c) = Cat(y; softmax(MLP(c))), y one-hot of length K = num_classes."""
+
+    def __init__(self, in_dims: Sequence[int | None], num_classes: int, **mlp: Any) -> None:
+        super().__init__()
+        self.mlp = MLP(in_dims, num_classes, **mlp)
+
+    def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
+        """The distribution given the conditions."""
+        return dist.OneHotCategorical(logits=self.mlp(*conditions))
+
+
+class StandardNormal(nn.Module):
+    """N(0, I) in `dim` dimensions, whatever the conditions."""
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("loc", torch.zeros(dim), persistent=False)
+        self.register_buffer("scale", torch.ones(dim), persistent=False)
+
+    def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
+        """The distribution; conditions are ignored."""
+        return dist.Normal(self.loc, self.scale).to_event(1)
+
+
+class UniformBox(nn.Module):
+    """The uniform distribution on [low, high]^dim, whatever the conditions."""
+
+    def __init__(self, dim: int, low: float, high: float) -> None:
+        super().__init__()
+        _check_range(low, high)
+        self.register_buffer("low", torch.full((dim,), float(low)), persistent=False)
+        self.register_buffer("high", torch.full((dim,), float(high)), persistent=False)
+
+    def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
+        """The distribution; conditions are ignored."""
+        return dist.Uniform(self.low, self.high).to_event(1)
+
+
+def _check_range(low: float, high: float) -> None:
+    if not low < high:
+        raise ValueError(f"low must be below high, got {low} and {high}")
+
+
+LIKELIHOODS: dict[str, Callable[..., nn.Module]] = {"bernoulli": BernoulliNet, "normal": NormalNet}
+
+
+def likelihood_net(
+    likelihood: str | Callable[..., nn.Module], in_dims: Sequence[int | None], dim: int, **settings: Any
+) -> nn.Module:
+    """p(x | in_dims): the network that `likelihood` names in `LIKELIHOODS`, or a callable with the same arguments.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if callable(likelihood):
+        return likelihood(in_dims, dim, **settings)
+    if likelihood not in LIKELIHOODS:
+        raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)} or a callable, got {likelihood!r}")
+    return LIKELIHOODS[likelihood](in_dims, dim, **settings)
+
+
+def central_value(distribution: dist.TorchDistribution) -> Tensor:
+    """The mean; for a transformed distribution, which has none in closed form, the image of its base's mean."""
+    inner = distribution
+    while isinstance(inner, dist.Independent):
+        inner = inner.base_dist
+    if not isinstance(inner, dist.TransformedDistribution):
+        return distribution.mean
+    value = central_value(inner.base_dist)
+    for transform in inner.transforms:
+        value = transform(value)
+    return value
+
+
+def most_probable(classifier: dist.OneHotCategorical) -> Tensor:
+    """The most probable class, one-hot."""
+    return functional.one_hot(classifier.probs.argmax(-1), classifier.event_shape[0]).to(classifier.probs)
+
+
+def class_probabilities(prior: Tensor | Sequence[float] | None, num_classes: int) -> Tensor:
+    """π as a tensor of K = `num_classes` probabilities, uniform where `prior` is None.
+
+    Raises:
+        ValueError: not K non-negative numbers that sum to one.
+    """
+    if prior is None:
+        return torch.full((num_classes,), 1.0 / num_classes)
+    probabilities = torch.as_tensor(prior, dtype=torch.get_default_dtype())
+    if probabilities.shape != (num_classes,) or (probabilities < 0).any() or (probabilities.sum() - 1).abs() > 1e-5:
+        raise ValueError(f"y_prior must be {num_classes} probabilities that sum to one, got {probabilities.tolist()}")
+    return probabilities

@@ -1,0 +1,131 @@
+"""The multilayer perceptron under every conditional distribution."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+}
+
+
+class SumLinear(nn.Module):
+    """b + Σ_i W_i x_i, one matrix per input: the linear map of the concatenation [x_1, x_2, …], without building it.
+
+    The inputs' batch shapes only need to broadcast. Nothing is expanded before it is multiplied, so a label that
+    is enumerated along a new leading dimension costs K small products, not K copies of every other input.
+
+    Args:
+        in_dims: width of each input; None for an input that is not read.
+        out_dim: width of the output.
+
+    The weights start as one Glorot-uniform matrix of shape (out_dim, Σ in_dims), the biases at zero.
+    """
+
+    def __init__(self, in_dims: Sequence[int | None], out_dim: int) -> None:
+        super().__init__()
+        self.in_dims = tuple(in_dims)
+        self.read = tuple(dim for dim in self.in_dims if dim is not None)
+        if not self.read or any(not isinstance(dim, int) or dim < 1 for dim in (*self.read, out_dim)):
+            raise ValueError(
+                f"in_dims and out_dim must be positive widths, at least one of them read: {in_dims} to {out_dim}"
+            )
+        self.weight = nn.Parameter(torch.empty(out_dim, sum(self.read)))
+        self.bias = nn.Parameter(torch.zeros(out_dim))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, *inputs: Tensor | None) -> Tensor:
+        """Maps inputs of shapes (..., in_dims[i]) to (..., out_dim)."""
+        used = self._check(inputs)
+        blocks = self.weight.split(self.read, dim=1)
+        first, *others = (functional.linear(x, block) for x, block in zip(used, blocks, strict=True))
+        return sum(others, first + self.bias)
+
+    def _check(self, inputs: tuple[Tensor | None, ...]) -> list[Tensor]:
+        if len(inputs) != len(self.in_dims):
+            raise ValueError(
+                f"the network takes {len(self.in_dims)} inputs, of widths {self.in_dims}, got {len(inputs)}"
+            )
+        used = []
+        for position, (x, dim) in enumerate(zip(inputs, self.in_dims, strict=True)):
+            if dim is None:
+                continue
+            if x is None or x.shape[-1:] != (dim,):
+                came = "nothing" if x is None else f"shape {tuple(x.shape)}"
+                raise ValueError(f"input {position} of the network must have shape (..., {dim}), got {came}")
+            used.append(x)
+        return used
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of (..., D) over all leading dimensions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises each of the last dimension's columns."""
+        return super().forward(x.flatten(0, -2)).view_as(x)
+
+
+class MLP(nn.Module):
+    """h_1 = f(b + Σ_i W_i x_i), h_{j+1} = f(V_j h_j + c_j), output U h + d: a perceptron of several inputs.
+
+    Args:
+        in_dims: width of each input; None for an input that is not read.
+        out_dim: width of the output.
+        hidden: width of each hidden layer; () for a linear map.
+        activation: a name in `ACTIVATIONS`, or a callable that makes the module.
+        batch_norm: normalise before each activation.
+
+    Raises:
+        ValueError: an unknown activation, no input that is read, or, when called, an input of another width.
+
+    `autocast_dtype` (None at first) is the type in which the layers compute; the output has the input's type again.
+
+    Example:
+        >>> net = MLP((4, None, 3), 2, hidden=(8,))
+        >>> net(torch.ones(5, 4), None, torch.ones(7, 1, 3)).shape
+        torch.Size([7, 5, 2])
+    """
+
+    def __init__(
+        self,
+        in_dims: Sequence[int | None],
+        out_dim: int,
+        *,
+        hidden: Sequence[int] = (500,),
+        activation: str | Callable[[], nn.Module] = "softplus",
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        make = _activation(activation)
+        widths = (*hidden, out_dim)
+        self.first = SumLinear(in_dims, widths[0])
+        layers: list[nn.Module] = []
+        for width, following in pairwise(widths):
+            layers += [BatchNorm(width)] if batch_norm else []
+            layers += [make(), SumLinear((width,), following)]
+        self.rest = nn.Sequential(*layers)
+        self.autocast_dtype: torch.dtype | None = None
+
+    def forward(self, *inputs: Tensor | None) -> Tensor:
+        """Maps inputs of shapes (..., in_dims[i]), whose batch shapes broadcast, to (..., out_dim)."""
+        if self.autocast_dtype is None:
+            return self.rest(self.first(*inputs))
+        with torch.autocast(self.first.weight.device.type, dtype=self.autocast_dtype):
+            output = self.rest(self.first(*inputs))
+        return output.to(self.first.weight.dtype)
+
+
+def _activation(activation: str | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    if callable(activation):
+        return activation
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)} or a callable, got {activation!r}")
+    return ACTIVATIONS[activation]
