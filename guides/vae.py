@@ -1,0 +1,46 @@
+"""The recognition network of the variational autoencoder (Kingma and Welling, 2013), arXiv:1312.6114.
+
+    q(z | x) = N(z; μ(x, φ), diag σ²(x, φ))
+
+Shapes: x (N, D); z (N, L).
+Differs from the paper: q(z | x) may be any conditional distribution.
+"""
+
+from typing import Any
+
+import pyro
+from torch import Tensor, nn
+
+from ..distributions import NormalNet, central_value
+
+
+class VAEGuide(nn.Module):
+    """q(z | x).
+
+    Args:
+        q_z: conditional q(z | x), called as `q_z(x)`.
+    """
+
+    def __init__(self, *, q_z: nn.Module) -> None:
+        super().__init__()
+        self.q_z = q_z
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Samples z; y is not read."""
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.q_z(x))                                         # q(z | x)
+
+    def encode(self, x: Tensor, site: str | None = None) -> Tensor:
+        """The mean of q(z | x), (N, L): the features of M1.
+
+        Raises:
+            ValueError: a site other than "z".
+        """
+        if site not in (None, "z"):
+            raise ValueError(f"this guide has the latent site 'z', not {site!r}")
+        return central_value(self.q_z(x))
+
+    @classmethod
+    def build(cls, x_dim: int, *, z_dim: int = 50, **mlp: Any) -> "VAEGuide":
+        """The paper's network: one hidden layer between x and z; `mlp` are keywords of `MLP`."""
+        return cls(q_z=NormalNet((x_dim,), z_dim, **mlp))
