@@ -1,0 +1,68 @@
+"""Checkpoints of `fit`: read as plain data, and compared before they are used."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PREFIX = "objective."  # what `fit` puts before the names of an objective's weights
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What `fit` wrote, as plain data on the CPU.
+
+    Raises:
+        ValueError: there is no such file, it is cut off, or it is not a checkpoint of `fit`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no checkpoint {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for bytes that are not a checkpoint
+        raise ValueError(f"{path} is cut off or not a checkpoint; delete it, or name another") from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "fit_settings"} <= checkpoint.keys():
+        raise ValueError(f"{path} is not a checkpoint that fit wrote")
+    return checkpoint
+
+
+def load_weights(objective: nn.Module, path: str | Path) -> None:
+    """Gives `objective` the weights of a checkpoint, such as `checkpoints/best.ckpt`.
+
+    Raises:
+        ValueError: the file is missing, cut off or no checkpoint, or its networks differ from the objective's.
+    """
+    state = objective_state(read_checkpoint(path))
+    check_weights(objective, state, path)
+    objective.load_state_dict(state)
+
+
+def objective_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The objective's own weights, under its own names."""
+    return {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
+
+
+def check_weights(objective: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """A ValueError that lists the weights whose name or shape differ."""
+    ours = {name: tuple(value.shape) for name, value in objective.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in state.items()}
+    different = [
+        f"{name}: {theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} here"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+    if different:
+        raise ValueError(f"the networks of {path} differ from the objective's: {'; '.join(different)}")
+
+
+def check_settings(settings: Mapping[str, Any], saved: Mapping[str, Any], path: str | Path) -> None:
+    """A ValueError that lists the settings that differ."""
+    different = [
+        f"{name} was {saved.get(name)!r} and is now {settings.get(name)!r}"
+        for name in sorted(settings.keys() | saved.keys())
+        if settings.get(name) != saved.get(name)
+    ]
+    if different:
+        raise ValueError(f"{path} belongs to a run with other settings: {'; '.join(different)}")

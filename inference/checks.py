@@ -1,0 +1,29 @@
+"""What an objective asks of its arguments. Shapes are checked always, values while Pyro's validation is on."""
+
+import torch
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor
+
+
+def check_rows(x: Tensor, name: str) -> None:
+    """A (N, D) tensor of real, finite numbers, N > 0; a ValueError otherwise."""
+    if x.ndim != 2 or not x.is_floating_point():
+        raise ValueError(f"{name} must be a (N, D) tensor of floats, got shape {tuple(x.shape)} of {x.dtype}")
+    if len(x) == 0:
+        raise ValueError(f"{name} has no rows; pass None to leave its terms out")
+    if is_validation_enabled() and not bool(torch.isfinite(x).all()):
+        bad = (~torch.isfinite(x).all(dim=1)).sum().item()
+        raise ValueError(f"{name} holds NaN or infinity in {bad} of {len(x)} rows; remove or impute them")
+
+
+def check_one_hot(y: Tensor, x: Tensor, name: str) -> None:
+    """A (N, K) tensor of one-hot rows, as many as `x` has; a ValueError otherwise."""
+    if y.ndim != 2 or not y.is_floating_point():
+        raise ValueError(
+            f"{name} must be one-hot, a (N, K) tensor of floats, got shape {tuple(y.shape)} of {y.dtype}; "
+            "turn integer labels into one-hot rows with torch.nn.functional.one_hot(y, K).float()"
+        )
+    if len(y) != len(x):
+        raise ValueError(f"{name} has {len(y)} rows, but x_labelled has {len(x)}")
+    if is_validation_enabled() and not bool((((y == 0) | (y == 1)).all(dim=1) & (y.sum(dim=1) == 1)).all()):
+        raise ValueError(f"{name} must be one-hot: a single 1 in each row and 0 elsewhere")

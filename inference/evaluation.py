@@ -1,0 +1,192 @@
+"""Measures of a trained model: its bounds, accuracy, the importance-weighted bound, and samples.
+
+Nothing here is differentiated or depends on a paper: a classifier is any callable x → `OneHotCategorical`, a model and
+a guide are anything that keeps the contract.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import OneHotCategorical
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .checks import check_rows
+from .objective import Objective
+
+ROWS = 2_000  # rows of one call of a classifier
+BOUND_ROWS = 1_000  # rows of one call of an objective
+DRAWS = 10_000  # rows times samples of one call of a decoder
+
+
+@torch.no_grad()
+def accuracy(classifier: Callable[[Tensor], OneHotCategorical], x: Tensor, y: Tensor) -> float:
+    """The fraction of rows whose most probable class is the true one.
+
+    Args:
+        classifier: x → `OneHotCategorical` of batch shape (N,), such as a guide's `classify`.
+        x: (N, D).
+        y: (N,) integer labels; rows with -1 (unlabelled) are left out.
+
+    Raises:
+        ValueError: x and y of different length, y not integer labels, or no row with a label.
+    """
+    check_rows(x, "x")
+    if y.shape != (len(x),) or y.is_floating_point():
+        raise ValueError(f"y must be {len(x)} integer labels, got shape {tuple(y.shape)} of {y.dtype}")
+    if not (y >= 0).any():
+        raise ValueError("y has no label: accuracy needs at least one row whose class is known")
+    known = y >= 0
+    predicted = [classifier(rows).probs.argmax(-1) for rows in x[known].split(ROWS)]
+    return (torch.cat(predicted) == y[known]).double().mean().item()
+
+
+@torch.no_grad()
+def evaluate(
+    objective: Objective, x: Tensor, y: Tensor | None = None, *, bound_x: Tensor | None = None
+) -> dict[str, float]:
+    """Every term of the objective, in nats per data point, and the accuracy; in evaluation mode.
+
+    Unlabelled terms are means over all rows, labelled ones over the rows with a label.
+
+    Args:
+        objective: any objective; it is left in evaluation mode.
+        x: (N, D).
+        y: (N,) integer labels, -1 where unlabelled, or None.
+        bound_x: the rows for the terms, where they differ from those to classify (images that were binarised once,
+            while the classifier sees them in grey).
+
+    Raises:
+        ValueError: x or bound_x is not (N, D) finite floats.
+    """
+    objective.eval()
+    device = objective.kl_weight.device
+    x = x.to(device)
+    rows = x if bound_x is None else bound_x.to(device)
+    check_rows(rows, "x")
+    terms = _mean_terms(objective, [(None, None, part) for part in rows.split(BOUND_ROWS)])
+    known = (y >= 0).to(device) if y is not None else None
+    if y is None or known is None or not known.any() or not hasattr(objective.guide, "classify"):
+        return terms
+    labels = y.to(device)[known]
+    one_hot = functional.one_hot(labels, objective.guide.classify(x[:1]).event_shape[0]).to(x)
+    pairs = zip(rows[known].split(BOUND_ROWS), one_hot.split(BOUND_ROWS), strict=True)
+    terms |= _mean_terms(objective, [(part, classes, None) for part, classes in pairs])
+    return {**terms, "accuracy": accuracy(objective.guide.classify, x[known], labels)}
+
+
+@torch.no_grad()
+def log_likelihood(model: nn.Module, guide: nn.Module, x: Tensor, *, num_samples: int = 1000) -> Tensor:
+    """The importance-weighted bound on log p(x), with y summed out exactly, (N,) in nats.
+
+        log 1/S Σ_s Σ_y p(x, y, z_s^y) / q(z_s^y | x, y),      z_s^y ~ q(z | x, y)
+
+    where z stands for all continuous latents. Its mean rises with S towards log p(x). "Importance weighted
+    autoencoders" (Burda et al., 2015), arXiv:1509.00519, eq. (8); S = 1 is the bound with the optimal q(y | x).
+
+    Args:
+        model: p, called as `model(x, y=None)`.
+        guide: q, called as `guide(x, y=None)`.
+        x: (N, D).
+        num_samples: S; memory does not grow with it.
+
+    Raises:
+        ValueError: x is not (N, D) finite floats, or `num_samples` is not a positive integer.
+    """
+    check_rows(x, "x")
+    if not isinstance(num_samples, int) or num_samples < 1:
+        raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}")
+    num_classes = _num_classes(model, guide, x[:1])
+    rows = x.split(max(1, DRAWS // num_samples))
+    return torch.cat([_log_mean_weight(model, guide, part, num_classes, num_samples) for part in rows])
+
+
+@torch.no_grad()
+def sample(
+    model: nn.Module,
+    n: int,
+    y: Tensor | None = None,
+    *,
+    latents: Mapping[str, Tensor] | None = None,
+    mean: bool = False,
+) -> Tensor:
+    """n draws of x from the model run forward, (n, D).
+
+    Args:
+        model: p, called as `model(x)`.
+        n: how many.
+        y: one-hot (n, K) classes; None to draw them.
+        latents: values of other sites, by name, such as {"z": (n, L)}.
+        mean: return the mean of p(x | …) given the latents, and not a draw.
+
+    Raises:
+        ValueError: n is not a positive integer, or y or a latent does not have n rows.
+    """
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n must be a positive integer, got {n!r}")
+    given = {**(latents or {}), **({} if y is None else {"y": y})}
+    for name, value in given.items():
+        if len(value) != n:
+            raise ValueError(f"{name} has {len(value)} rows, but n = {n}")
+    tensor = next((t for t in (*model.parameters(), *model.buffers())), torch.empty(0))
+    forward = poutine.condition(poutine.uncondition(model), data=given)
+    site: Any = poutine.trace(forward).get_trace(tensor.new_empty(n, 0)).nodes["x"]
+    return site["fn"].mean if mean else site["value"]
+
+
+def _mean_terms(objective: Objective, parts: Sequence[tuple[Tensor | None, ...]]) -> dict[str, float]:
+    """Each term's mean over all rows of the parts."""
+    sums: dict[str, float] = {}
+    count = 0
+    for part in parts:
+        rows = max(len(tensor) for tensor in part if tensor is not None)
+        count += rows
+        for name, term in objective.terms(*part).items():
+            sums[name] = sums.get(name, 0.0) + rows * term.item()
+    return {name: total / count for name, total in sums.items()}
+
+
+def _num_classes(model: nn.Module, guide: nn.Module, x: Tensor) -> int | None:
+    """K where the model has a site y, else None."""
+    latent = poutine.trace(guide).get_trace(x)
+    nodes: Any = poutine.trace(poutine.replay(model, latent)).get_trace(x).nodes
+    return nodes["y"]["fn"].event_shape[0] if "y" in nodes else None
+
+
+def _log_mean_weight(
+    model: nn.Module, guide: nn.Module, x: Tensor, num_classes: int | None, num_samples: int
+) -> Tensor:
+    """log 1/S Σ_s Σ_y weight(s, y) for each row, S in chunks, (N,)."""
+    total = x.new_full((len(x),), -math.inf)
+    for start in range(0, num_samples, DRAWS):
+        size = min(DRAWS, num_samples - start)
+        for y in _classes(num_classes, x):
+            total = torch.logaddexp(total, _log_weight(model, guide, x, y, size).logsumexp(0))
+    return total - math.log(num_samples)
+
+
+def _classes(num_classes: int | None, x: Tensor) -> list[Tensor | None]:
+    """Every class as one-hot rows (N, K), or the one case of a model without y."""
+    if num_classes is None:
+        return [None]
+    labels = functional.one_hot(torch.arange(num_classes, device=x.device), num_classes).to(x)
+    return [label.expand(len(x), -1) for label in labels]
+
+
+def _log_weight(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None, num_samples: int) -> Tensor:
+    """log p(x, y, z) − log q(z | x, y) at draws z ~ q, (S, N)."""
+    with pyro.plate("samples", num_samples, dim=-2):
+        q = poutine.trace(guide).get_trace(x, y)
+        p = poutine.trace(poutine.replay(model, q)).get_trace(x, y)
+    return _log_density(p, x) - _log_density(q, x)
+
+
+def _log_density(trace: poutine.Trace, x: Tensor) -> Tensor:
+    trace = pyro.poutine.util.prune_subsample_sites(trace)
+    trace.compute_log_prob()
+    sites = (node["log_prob"] for node in trace.nodes.values() if node["type"] == "sample")
+    return sum(sites, x.new_zeros(()))

@@ -1,0 +1,112 @@
+"""What every objective shares: a model, a guide, and the evidence lower bound between them.
+
+    ELBO(x)    = E_q(z|x)   [log p(x, z)    − log q(z | x)]
+    ELBO(x, y) = E_q(z|x,y) [log p(x, y, z) − log q(z | x, y)]
+
+Pyro's `TraceEnum_ELBO` computes it from the sites of model and guide: z stands for every continuous latent, drawn by
+reparametrisation; a y that is not given is summed out exactly.
+
+Shapes: x (N, D); y one-hot (N, K). Bounds are in nats per data point.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from pyro.infer import TraceEnum_ELBO
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from .checks import check_one_hot, check_rows
+
+
+class ScaleLatents(Messenger):
+    """Multiplies the log-probability of every latent site by `weight`; observed sites keep theirs."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if not msg["is_observed"]:
+            msg["scale"] = msg["scale"] * self.weight
+
+
+class Objective(nn.Module, ABC):
+    """Named terms in nats per data point, and the loss that combines them.
+
+    Args:
+        model: p, called as `model(x, y=None)`.
+        guide: q, called as `guide(x, y=None)`.
+        num_samples: S, how many draws of the continuous latents each bound averages over.
+
+    Raises:
+        ValueError: `num_samples` is not a positive integer.
+
+    `kl_weight` (1) multiplies log p − log q of every latent site. It is a setting and not a weight of a network:
+    it moves with the module, but is not in its state.
+    """
+
+    model: nn.Module
+    guide: Any  # a module with `classify` where its model has labels, and `encode`
+    kl_weight: Tensor
+
+    def __init__(self, model: nn.Module, guide: nn.Module, *, num_samples: int = 1) -> None:
+        super().__init__()
+        if not isinstance(num_samples, int) or num_samples < 1:
+            raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}")
+        self.model = model
+        self.guide = guide
+        self.num_samples = num_samples
+        self.register_buffer("kl_weight", torch.tensor(1.0), persistent=False)
+        self._elbo = TraceEnum_ELBO(
+            num_particles=num_samples,
+            vectorize_particles=num_samples > 1,
+            max_plate_nesting=1,
+            strict_enumeration_warning=False,
+        )
+
+    def bound(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The mean over rows of ELBO(x), y summed out, or of ELBO(x, y): a scalar."""
+        scaled = ScaleLatents(self.kl_weight)
+        model, guide = scaled(self.model), scaled(self.guide)
+        if torch.is_grad_enabled():
+            return -self._elbo.differentiable_loss(model, guide, x, y) / len(x)
+        return x.new_tensor(-self._elbo.loss(model, guide, x, y) / len(x))
+
+    def forward(
+        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The terms and "loss", as differentiable scalars; a side that is None leaves its terms out.
+
+        Args:
+            x_labelled: (N_l, D) or None.
+            y_labelled: one-hot (N_l, K), None where `x_labelled` is.
+            x_unlabelled: (N_u, D) or None.
+
+        Raises:
+            ValueError: nothing to compute; labels without rows or rows without labels; a wrong shape; and, while
+                Pyro's validation is on, NaN or infinity in x, labels that are not one-hot, or an x outside the
+                likelihood's support.
+        """
+        if (x_labelled is None) != (y_labelled is None):
+            raise ValueError("x_labelled and y_labelled go together: give both, or None for both")
+        if x_labelled is not None and y_labelled is not None:
+            check_rows(x_labelled, "x_labelled")
+            check_one_hot(y_labelled, x_labelled, "y_labelled")
+        if x_unlabelled is not None:
+            check_rows(x_unlabelled, "x_unlabelled")
+        terms = self.terms(x_labelled, y_labelled, x_unlabelled)
+        if not terms:
+            raise ValueError(f"{type(self).__name__} has nothing to compute: the rows that it reads are None")
+        return {**terms, "loss": self.loss(terms)}
+
+    @abstractmethod
+    def terms(
+        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The named terms that can be computed from these rows, in nats per data point."""
+
+    @abstractmethod
+    def loss(self, terms: dict[str, Tensor]) -> Tensor:
+        """The stated combination of the terms."""

@@ -1,0 +1,460 @@
+"""`fit` is the plain loop and nothing else: the same steps, whatever is switched on around them."""
+
+import copy
+import csv
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from semipyro.data import batches, load, mask_labels
+from semipyro.distributions import MLP
+from semipyro.inference import ELBO, Objective, accuracy, evaluate, fit, load_weights
+from semipyro.papers import PAPERS
+from torch import nn
+
+X = torch.linspace(-1, 1, 60).reshape(20, 3).sin()
+
+
+class Line(Objective):
+    """A loss without noise: −mean (w·tanh(Vx) − 1)², so that two ways of minimising it can be compared exactly."""
+
+    def __init__(self):
+        super().__init__(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), nn.Identity())
+
+    def terms(self, x_labelled, y_labelled, x_unlabelled):
+        return {"unlabelled": -self.kl_weight * (self.model(x_unlabelled) - 1).square().mean()}
+
+    def loss(self, terms):
+        return -terms["unlabelled"]
+
+
+class Batches(list):
+    """Plain batches, with the sizes that a checkpoint compares."""
+
+    unlabelled_batch_size = 10
+
+
+def line_batches():
+    return Batches([(None, None, X[:10]), (None, None, X[10:])])
+
+
+def by_hand(objective, epochs, *, decay=0.0, clip_norm=None, clip_value=None, schedule=lambda epoch: 1.0, warmup=0):
+    """The loop of the module's docstring, with each setting written out."""
+    optimizer = torch.optim.Adam(objective.parameters(), lr=0.01)
+    for epoch in range(epochs):
+        optimizer.param_groups[0]["lr"] = 0.01 * schedule(epoch)
+        objective.kl_weight.fill_(min(1.0, (epoch + 1) / warmup) if warmup else 1.0)
+        for batch in line_batches():
+            optimizer.zero_grad()
+            matrices = [p for p in objective.parameters() if p.ndim > 1]
+            prior = decay / 2 * sum(w.square().sum() for w in matrices)
+            (objective(*batch)["loss"] + prior).backward()
+            if clip_norm:
+                nn.utils.clip_grad_norm_(objective.parameters(), clip_norm)
+            if clip_value:
+                nn.utils.clip_grad_value_(objective.parameters(), clip_value)
+            optimizer.step()
+
+
+def weights(objective):
+    return torch.cat([p.detach().flatten() for p in objective.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("settings", "hand"),
+    [
+        ({}, {}),
+        ({"weight_decay": 0.1}, {"decay": 0.1}),
+        ({"gradient_clip_norm": 0.05}, {"clip_norm": 0.05}),
+        ({"gradient_clip_norm": 0.5, "gradient_clip_value": 0.01}, {"clip_norm": 0.5, "clip_value": 0.01}),
+        ({"schedule": lambda epoch: 0.5**epoch}, {"schedule": lambda epoch: 0.5**epoch}),
+        ({"kl_warmup": 3}, {"warmup": 3}),
+    ],
+    ids=["plain", "weight decay", "norm clipped", "norm then elements clipped", "schedule", "warm-up"],
+)
+def test_fit_takes_the_steps_of_the_plain_loop(settings, hand):
+    one = Line()
+    two, plain = copy.deepcopy(one), copy.deepcopy(one)
+    fit(one, line_batches(), epochs=4, learning_rate=0.01, progress=False, **settings)
+    by_hand(two, 4, **hand)
+    torch.testing.assert_close(weights(one), weights(two), rtol=1e-5, atol=1e-6)
+    if hand:  # the setting matters: without it the weights are others
+        by_hand(plain, 4)
+        assert (weights(plain) - weights(two)).abs().max() > 1e-4
+
+
+def test_history_holds_the_means_over_the_epoch_and_warm_up_ends_where_it_started():
+    objective = Line()
+    objective.kl_weight.fill_(0.5)
+    frozen = copy.deepcopy(objective)
+    history = fit(objective, line_batches(), epochs=3, learning_rate=1e-9, kl_warmup=2, progress=False)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert [row["kl_weight"] for row in history] == [0.25, 0.5, 0.5]
+    assert objective.kl_weight.item() == 0.5
+    for row in history:
+        frozen.kl_weight.fill_(row["kl_weight"])
+        assert row["unlabelled"] == pytest.approx(frozen(None, None, X)["unlabelled"].item(), rel=1e-5)
+        assert row["loss"] == -row["unlabelled"]
+
+
+def test_an_epoch_s_mean_weighs_a_smaller_last_batch_by_its_rows():
+    objective = Line()
+    (row,) = fit(objective, [(None, None, X[:16]), (None, None, X[16:])], epochs=1, learning_rate=1e-9, progress=False)
+    assert row["unlabelled"] == pytest.approx(objective(None, None, X)["unlabelled"].item(), rel=1e-5)
+
+
+def m2_run(**settings):
+    """A small M2 on the digits and everything to fit it."""
+    torch.manual_seed(3)
+    digits = load("digits")
+    y = mask_labels(digits.train.y, per_class=5)
+    rows = batches(digits.train.x, y, labelled_batch_size=50, unlabelled_batch_size=200, binarize=True)
+    objective = PAPERS["m2"].build(64, 10, hidden=(16,), z_dim=3, **settings)
+    return objective, rows, (digits.validation.x, digits.validation.y)
+
+
+def comparable(history):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+
+
+def test_a_resumed_run_ends_with_the_numbers_of_one_that_never_stopped(tmp_path):
+    """In the same process, after other random numbers were drawn; weights, optimiser, order, noise and best epoch."""
+    whole, rows, held_out = m2_run()
+    expected = fit(whole, rows, epochs=5, validation=held_out, out=tmp_path / "a", progress=False)
+    first, rows, held_out = m2_run()
+    fit(first, rows, epochs=2, validation=held_out, out=tmp_path / "b", progress=False)
+    torch.manual_seed(99)
+    second = PAPERS["m2"].build(64, 10, hidden=(16,), z_dim=3)
+    _, rows, held_out = m2_run()
+    torch.rand(17)
+    history = fit(second, rows, epochs=5, validation=held_out, out=tmp_path / "b", resume=True, progress=False)
+    assert comparable(history) == comparable(expected)
+    assert torch.equal(weights(whole), weights(second))
+    best = [torch.load(tmp_path / run / "checkpoints" / "best.ckpt", weights_only=True) for run in "ab"]
+    assert best[0]["history"][-1]["epoch"] == best[1]["history"][-1]["epoch"]
+    with (tmp_path / "b" / "metrics.csv").open() as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4, 5]
+
+
+def test_a_finished_run_resumed_does_nothing_but_return_its_history(tmp_path):
+    objective, rows, held_out = m2_run()
+    history = fit(objective, rows, epochs=2, validation=held_out, out=tmp_path, progress=False)
+    trained = weights(objective)
+    again = fit(objective, rows, epochs=2, validation=held_out, out=tmp_path, resume=True, progress=False)
+    assert again == history
+    assert torch.equal(weights(objective), trained)
+
+
+def test_resume_before_the_first_checkpoint_starts_at_the_start(tmp_path):
+    one, two = Line(), Line()
+    two.load_state_dict(one.state_dict())
+    fit(one, line_batches(), epochs=2, out=tmp_path / "one", progress=False)
+    fit(two, line_batches(), epochs=2, out=tmp_path / "two", resume=True, progress=False)
+    assert torch.equal(weights(one), weights(two))
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not():
+    histories = []
+    for seed in (1, 1, 2):
+        objective, rows, held_out = m2_run()
+        torch.manual_seed(seed)
+        histories.append(comparable(fit(objective, rows, epochs=2, validation=held_out, progress=False)))
+    assert histories[0] == histories[1]
+    assert histories[0] != histories[2]
+
+
+def test_validation_is_what_evaluate_measures_with_the_whole_kl():
+    objective, rows, (x, y) = m2_run()
+    (row,) = fit(objective, rows, epochs=1, validation=(x, y), kl_warmup=10, progress=False)
+    assert row["kl_weight"] == pytest.approx(0.1)
+    assert row["validation_accuracy"] == accuracy(objective.guide.classify, x, y)
+    measured = [evaluate(objective, x, y) for _ in range(20)]
+    for term in ("labelled", "unlabelled"):
+        values = torch.tensor([m[term] for m in measured])
+        assert abs(row[f"validation_{term}"] - values.mean()) < 5 * values.std()
+    assert row["validation_classification"] == pytest.approx(measured[0]["classification"], rel=1e-5)
+
+
+def test_validation_bounds_can_have_rows_of_their_own():
+    objective, rows, (x, y) = m2_run()
+    torch.manual_seed(0)
+    other = torch.zeros_like(x)
+    (row,) = fit(objective, rows, epochs=1, validation=(x, y), validation_bound_x=other, progress=False)
+    assert row["validation_accuracy"] == accuracy(objective.guide.classify, x, y)
+    expected = [evaluate(objective, other)["unlabelled"] for _ in range(10)]
+    assert row["validation_unlabelled"] == pytest.approx(sum(expected) / 10, abs=0.5)
+
+
+class Scripted(Line):
+    """Its validation bound goes up, up, and then down for good."""
+
+    scores = (1.0, 2.0, 0.5, 0.4, 0.3, 0.2, 0.1)
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("epoch", torch.zeros((), dtype=torch.long))
+
+    def terms(self, x_labelled, y_labelled, x_unlabelled):
+        if self.training:
+            return super().terms(x_labelled, y_labelled, x_unlabelled)
+        self.epoch += 1
+        return {"unlabelled": torch.tensor(self.scores[int(self.epoch) - 1])}
+
+
+def test_early_stopping_and_the_best_epoch_s_weights(tmp_path):
+    objective = Scripted()
+    history = fit(
+        objective, line_batches(), epochs=7, validation=(X, None), patience=2, restore_best=True, out=tmp_path,
+        progress=False,
+    )  # fmt: skip
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert objective.epoch.item() == 2
+    assert not objective.training
+    last = Scripted()
+    load_weights(last, tmp_path / "checkpoints" / "last.ckpt")
+    assert last.epoch.item() == 4
+
+
+def test_restore_best_works_without_a_folder():
+    objective = Scripted()
+    fit(objective, line_batches(), epochs=4, validation=(X, None), restore_best=True, progress=False)
+    assert objective.epoch.item() == 2
+
+
+class Breaks(Line):
+    """Gives NaN, or an infinite gradient, in its 4th step: the second of the second epoch."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.calls = how, 0
+
+    def terms(self, x_labelled, y_labelled, x_unlabelled):
+        terms = super().terms(x_labelled, y_labelled, x_unlabelled)
+        self.calls += 1
+        if self.calls == 4:
+            zero = 0.0 * self.model[0].weight.sum()
+            terms["unlabelled"] = terms["unlabelled"] + {"nan": zero / 0.0, "gradient": zero.abs().sqrt()}[self.how]
+        return terms
+
+
+@pytest.mark.parametrize(("how", "what"), [("nan", "unlabelled and loss is NaN"), ("gradient", "gradient of loss is")])
+def test_a_loss_that_breaks_names_epoch_step_and_term_and_leaves_the_last_checkpoint(tmp_path, how, what):
+    objective = Breaks(how)
+    with pytest.raises(FloatingPointError, match=rf"epoch 2, step 2: .*{what}"):
+        fit(objective, line_batches(), epochs=5, learning_rate=0.01, out=tmp_path, progress=False)
+    assert torch.isfinite(weights(objective)).all()
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert [row["epoch"] for row in saved["history"]] == [1]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["last.ckpt"]
+
+
+def test_bf16_is_in_the_networks_only_and_gone_afterwards(monkeypatch):
+    seen = []
+    original = nn.functional.linear
+    monkeypatch.setattr(
+        nn.functional, "linear", lambda x, w: seen.append(torch.is_autocast_enabled("cpu")) or original(x, w)
+    )
+    objective, rows, held_out = m2_run()
+    (row,) = fit(objective, rows, epochs=1, validation=held_out, precision="bf16", progress=False)
+    assert seen
+    assert all(seen)
+    assert {p.dtype for p in objective.parameters()} == {torch.float32}
+    assert {m.autocast_dtype for m in objective.modules() if isinstance(m, MLP)} == {None}
+    objective, rows, held_out = m2_run()
+    (exact,) = fit(objective, rows, epochs=1, validation=held_out, progress=False)
+    assert row["unlabelled"] == pytest.approx(exact["unlabelled"], rel=0.01)
+    assert row["unlabelled"] != exact["unlabelled"]
+
+
+def test_frozen_parameters_stay():
+    objective, rows, _ = m2_run()
+    objective.model.requires_grad_(False)
+    before = [p.clone() for p in objective.model.parameters()]
+    fit(objective, rows, epochs=1, progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(before, objective.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
+        ({"epochs": -3}, "epochs .* got -3"),
+        ({"epochs": 2.5}, "epochs .* got 2.5"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
+        ({"weight_decay": -1.0}, "weight_decay must not be negative"),
+        ({"kl_warmup": -1}, "kl_warmup .* at least 0"),
+        ({"gradient_clip_norm": -1.0}, "gradient_clip_norm must be positive"),
+        ({"gradient_clip_value": 0.0}, "gradient_clip_value must be positive"),
+        ({"device": "tpu"}, "device must be one of auto, cpu, cuda, mps, got 'tpu'"),
+        ({"precision": "16"}, "precision must be one of 32, bf16, got '16'"),
+        ({"patience": 3}, "need validation="),
+        ({"restore_best": True}, "need validation="),
+        ({"resume": True}, "resume=True needs out="),
+        ({"validation": (X, torch.zeros(3, dtype=torch.long))}, "validation's y must be 20 integer labels"),
+        ({"validation": (X * float("nan"), None)}, "validation's x holds NaN or infinity in 20 of 20 rows"),
+        ({"validation": (X, None), "validation_bound_x": X[:3]}, "validation_bound_x must have shape"),
+        ({"validation": (X, None), "monitor": "accuracy"}, "needs validation labels and a guide with classify"),
+        ({"validation": (X, None), "monitor": "elbow"}, "monitor must be one of unlabelled, got 'elbow'"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        fit(Line(), line_batches(), **{"epochs": 1, "progress": False, **settings})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_device_that_is_not_there():
+    with pytest.raises(ValueError, match="'cuda' is not available"):
+        fit(Line(), line_batches(), epochs=1, device="cuda")
+
+
+def test_no_batches():
+    with pytest.raises(ValueError, match="batches gave no batch"):
+        fit(Line(), [], epochs=1, progress=False)
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """The folder of a finished run of two epochs."""
+    fit(Line(), line_batches(), epochs=2, out=tmp_path, progress=False)
+    return tmp_path
+
+
+def resume(folder, objective=None, rows=None, **settings):
+    return fit(
+        objective or Line(), rows or line_batches(), epochs=3, out=folder, resume=True, progress=False, **settings
+    )
+
+
+def test_a_folder_with_another_run_is_refused(finished):
+    with pytest.raises(ValueError, match="holds another run's metrics.csv and checkpoints; pass resume=True or choose"):
+        fit(Line(), line_batches(), epochs=1, out=finished, progress=False)
+
+
+def test_a_checkpoint_with_other_settings_says_which(finished):
+    with pytest.raises(ValueError, match=r"other settings: learning_rate was 0.0003 and is now 0.1; weight_decay was"):
+        resume(finished, learning_rate=0.1, weight_decay=0.5)
+    rows = line_batches()
+    rows.unlabelled_batch_size = 7
+    with pytest.raises(ValueError, match=r"batches.unlabelled_batch_size was 10 and is now 7"):
+        resume(finished, rows=rows)
+
+
+def test_a_checkpoint_of_other_networks_says_which(finished):
+    class Wide(Line):
+        def __init__(self):
+            super().__init__()
+            self.model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+
+    Wide.__name__ = "Line"
+    with pytest.raises(ValueError, match=r"model.0.weight: \(4, 3\) there, \(5, 3\) here"):
+        resume(finished, Wide())
+    with pytest.raises(ValueError, match=r"model.0.weight: \(4, 3\) there, \(5, 3\) here"):
+        load_weights(Wide(), finished / "checkpoints" / "last.ckpt")
+
+
+@pytest.mark.parametrize("damage", ["cut off", "other bytes", "other content", "pickled object"])
+def test_a_damaged_checkpoint_is_refused(finished, damage):
+    path = finished / "checkpoints" / "last.ckpt"
+    content = path.read_bytes()
+    if damage == "cut off":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "other bytes":
+        path.write_bytes(b"these are not weights")
+    elif damage == "other content":
+        torch.save({"weights": torch.ones(3)}, path)
+    else:
+        torch.save({"state_dict": {}, "fit_settings": Line()}, path)
+    with pytest.raises(ValueError, match=r"last.ckpt is (cut off or )?not a checkpoint"):
+        resume(finished)
+    with pytest.raises(ValueError, match=r"last.ckpt is (cut off or )?not a checkpoint"):
+        load_weights(Line(), path)
+
+
+def test_a_missing_checkpoint():
+    with pytest.raises(ValueError, match="there is no checkpoint nowhere.ckpt"):
+        load_weights(Line(), "nowhere.ckpt")
+
+
+SCRIPT = """
+import sys
+import torch
+sys.path.insert(0, {tests!r})
+from test_fit import Line, line_batches, weights
+from semipyro.inference import fit
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    objective = Line()
+    history = fit(objective, line_batches(), epochs=3, learning_rate=0.01, **{settings!r})
+    print(repr([len(history), history[-1]["loss"], weights(objective).tolist()]))
+"""
+
+
+def run_script(tmp_path, **settings):
+    """What a process of its own prints on standard output and standard error."""
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(SCRIPT.format(tests=os.path.dirname(__file__), settings=settings)))
+    done = subprocess.run(
+        [sys.executable, "-W", "default", str(path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_nothing_is_said_when_quiet_and_a_bar_is_drawn_when_asked(tmp_path):
+    out, err = run_script(tmp_path, progress=False)
+    assert out.count("\n") == 1
+    assert err == ""
+    out, err = run_script(tmp_path, progress=True)
+    assert out.count("\n") == 1
+    assert "epoch 3/3: 100%" in err
+    assert "6/6" in err
+    assert "GPU" not in err
+    assert "lightning" not in err.lower()
+    out, err = run_script(tmp_path)  # neither a terminal nor a notebook
+    assert err == ""
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
+def test_two_processes_take_the_steps_of_one(tmp_path, strategy):
+    """Each process computes on half of every batch; the averaged gradient is that of the whole."""
+    alone = eval(run_script(tmp_path, progress=False)[0])
+    out, _ = run_script(
+        tmp_path, progress=False, devices=2, strategy=strategy, device="cpu", out=str(tmp_path / strategy)
+    )
+    for line in out.strip().splitlines():  # with ddp the script runs twice, and both have the numbers
+        epochs, loss, found = eval(line)
+        assert epochs == alone[0]
+        assert loss == pytest.approx(alone[1], rel=1e-5)
+        assert found == pytest.approx(alone[2], rel=1e-4, abs=1e-6)
+    assert len((tmp_path / strategy / "metrics.csv").read_text().splitlines()) == 4
+
+
+def test_an_unsupervised_model_is_monitored_by_its_bound(tmp_path):
+    digits = load("digits")
+    rows = batches(digits.train.x, labelled_batch_size=0, unlabelled_batch_size=200, binarize=True)
+    objective = PAPERS["m1"].build(64, hidden=(16,), z_dim=3)
+    assert isinstance(objective, ELBO)
+    history = fit(
+        objective,
+        rows,
+        epochs=3,
+        validation=(digits.validation.x, None),
+        out=tmp_path,
+        progress=False,
+        learning_rate=1e-2,
+    )
+    bounds = [row["validation_unlabelled"] for row in history]
+    assert bounds == sorted(bounds)
+    saved = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert saved["history"][-1]["validation_unlabelled"] == max(bounds)
