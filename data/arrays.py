@@ -1,0 +1,69 @@
+"""The user's own data, from an ``.npz``."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .checks import finite_rows, generator, labels
+from .dataset import Dataset, Split
+from .files import read_npz
+from .splits import hold_out, three_way
+
+SEED = 0
+
+
+def from_npz(path: Path) -> Dataset:
+    """A data set from the arrays ``x``, ``y``, ``x_test`` and ``y_test`` of an archive (see ``load``)."""
+    arrays = read_npz(path, ("x", "y", "x_test", "y_test"))
+    if "x" not in arrays:
+        raise ValueError(f"{path}: no array 'x' in it; write it with numpy.savez(path, x=..., y=...).")
+    _check_pairs(path, arrays)
+    x, y = _rows(path, "x", arrays), _labels(path, "y", arrays)
+    if "x_test" in arrays:
+        test = Split(_rows(path, "x_test", arrays), _labels(path, "y_test", arrays))
+        _check_test(path, arrays, test)
+        parts = *hold_out(x, y, fraction=1 / 5, random=generator(SEED)), test
+    else:
+        parts = three_way(x, y, seed=SEED)
+    num_classes = 1 + max(int(part.y.max()) for part in parts)
+    return Dataset(path.stem, *parts, num_classes=num_classes, shape=arrays["x"].shape[1:])
+
+
+def _check_pairs(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    if "y_test" in arrays and not {"y", "x_test"} <= set(arrays):
+        raise ValueError(f"{path}: expected y_test only together with y and x_test, got {sorted(arrays)}.")
+    if {"y", "x_test"} <= set(arrays) and "y_test" not in arrays:
+        raise ValueError(f"{path}: expected x_test only together with y_test (y has labels), got {sorted(arrays)}.")
+
+
+def _check_test(path: Path, arrays: dict[str, NDArray[Any]], test: Split) -> None:
+    expected, found = arrays["x"].shape[1:], arrays["x_test"].shape[1:]
+    if expected != found:
+        raise ValueError(f"{path}: x_test: expected rows of shape {expected}, as in x, got {found}.")
+    unknown = int((test.y < 0).sum())
+    if "y_test" in arrays and unknown:
+        raise ValueError(f"{path}: y_test: expected a class for every row, got {unknown} of -1; move these rows to x.")
+
+
+def _rows(path: Path, key: str, arrays: dict[str, NDArray[Any]]) -> Tensor:
+    """Rows of any shape, flattened to (N, D) float32."""
+    array = arrays[key]
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: {key}: expected numbers, got {array.dtype}.")
+    if array.ndim < 2 or not array.size:
+        raise ValueError(f"{path}: {key}: expected shape (N, D) or (N, ...), not empty, got {array.shape}.")
+    with np.errstate(over="ignore"):  # too large for float32: infinite, and refused below
+        x = torch.from_numpy(array.reshape(len(array), -1).astype(np.float32))
+    finite_rows(f"{path}: {key}", x)
+    return x
+
+
+def _labels(path: Path, key: str, arrays: dict[str, NDArray[Any]]) -> Tensor:
+    rows = len(arrays["x_test" if key == "y_test" else "x"])
+    if key not in arrays:
+        return torch.full((rows,), -1)
+    return labels(f"{path}: {key}", arrays[key], length=rows)

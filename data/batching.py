@@ -1,0 +1,197 @@
+"""Batches of labelled and unlabelled rows, side by side."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from .checks import classes, generator, labels, matrix, probabilities, whole_number
+from .images import bernoulli
+
+Batch = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+class Batches:
+    """An iterable of ``(x_labelled (n, D), y_labelled one-hot (n, K), x_unlabelled (m, D))``; made by ``batches``.
+
+    Each iteration is one pass over the unlabelled rows in a new random order. The labelled rows go round in shuffled
+    passes of their own, which begin anew with each iteration. Labels of unlabelled rows are not stored.
+
+    Attributes:
+        num_labelled: rows in the labelled stream, N_l.
+        num_unlabelled: rows in the unlabelled stream, N_u; with ``include_labelled`` that is all rows.
+        num_classes: K.
+        labelled_batch_size: n; 0 where there is no labelled stream.
+        unlabelled_batch_size: m.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        *,
+        labelled_rows: Tensor,
+        labels: Tensor,
+        unlabelled_rows: Tensor,
+        labelled_batch_size: int,
+        unlabelled_batch_size: int,
+        binarize: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Take parts that ``batches`` has checked: row numbers, and the labelled rows' labels as one-hot (N_l, K)."""
+        self.num_labelled, self.num_classes = labels.shape
+        self.num_unlabelled = len(unlabelled_rows)
+        self.labelled_batch_size, self.unlabelled_batch_size = labelled_batch_size, unlabelled_batch_size
+        self._x, self._labels = x, labels
+        self._labelled_rows, self._unlabelled_rows = labelled_rows, unlabelled_rows
+        self._binarize = binarize
+        self._random = generator(seed)
+
+    def __len__(self) -> int:
+        """The number of batches in a pass."""
+        if self.num_unlabelled:
+            return math.ceil(self.num_unlabelled / self.unlabelled_batch_size)
+        return math.ceil(self.num_labelled / self.labelled_batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """One pass."""
+        for picked, rows in zip(self._labelled(), self._unlabelled(), strict=True):
+            x_labelled = y_labelled = x_unlabelled = None
+            if picked is not None:
+                x_labelled, y_labelled = self._draw(self._labelled_rows[picked]), self._labels[picked]
+            if rows is not None:
+                x_unlabelled = self._draw(rows)
+            yield x_labelled, y_labelled, x_unlabelled
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where the random generator stands: taken between two passes, it makes the next pass repeatable."""
+        return {"generator": self._random.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a ``state_dict()``.
+
+        Raises:
+            ValueError: the state is not one of a generator.
+        """
+        try:
+            self._random.set_state(state["generator"].cpu())
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(f"state: expected what state_dict() returned, got {state!r:.80}.") from error
+
+    def _unlabelled(self) -> Iterable[Tensor | None]:
+        if not self.num_unlabelled:
+            return repeat(None, len(self))
+        order = torch.randperm(self.num_unlabelled, generator=self._random)
+        return self._unlabelled_rows[order].split(self.unlabelled_batch_size)
+
+    def _labelled(self) -> Iterable[Tensor | None]:
+        """Positions among the labelled rows: as many passes as it takes, or one where nothing is unlabelled."""
+        if not self.num_labelled:
+            return repeat(None, len(self))
+        wanted = len(self) * self.labelled_batch_size if self.num_unlabelled else self.num_labelled
+        passes = math.ceil(wanted / self.num_labelled)
+        order = torch.cat([torch.randperm(self.num_labelled, generator=self._random) for _ in range(passes)])
+        return order[:wanted].split(self.labelled_batch_size)
+
+    def _draw(self, rows: Tensor) -> Tensor:
+        x = self._x[rows]
+        return bernoulli(x, self._random) if self._binarize else x
+
+
+def batches(
+    x: Any,
+    y: Any = None,
+    *,
+    labelled_batch_size: int,
+    unlabelled_batch_size: int,
+    include_labelled: bool = False,
+    binarize: bool = False,
+    seed: int = 0,
+    num_classes: int | None = None,
+    hidden_classes: Iterable[int] = (),
+) -> Batches:
+    """Batches for a semi-supervised objective, each ``(x_labelled, y_labelled one-hot, x_unlabelled)``.
+
+    A pass goes once over the unlabelled rows, shuffled; its last batch may be smaller. The labelled rows go round
+    beside it, in batches of exactly ``labelled_batch_size``, even if there are fewer labelled rows. Where no row is
+    unlabelled, ``x_unlabelled`` is None and a pass goes once over the labelled rows. Order and binarisation depend on
+    ``seed`` and the number of the pass, and on nothing else.
+
+    Args:
+        x: floating, (N, D), a tensor or an array.
+        y: integers, (N,), -1 for unlabelled rows; None for no labels.
+        labelled_batch_size: n; 0 leaves the labelled side out (None, None).
+        unlabelled_batch_size: m.
+        include_labelled: the unlabelled stream has the labelled rows too (their x, not their labels).
+        binarize: each batch is a new draw from Bern(x).
+        seed: of the batches' own generator.
+        num_classes: K; the largest label plus one where not given.
+        hidden_classes: the classes that are meant to have no label.
+
+    Returns:
+        An iterable with a length, ``num_labelled``, ``num_unlabelled``, ``num_classes``, ``state_dict()`` and
+        ``load_state_dict()``.
+
+    Raises:
+        ValueError: wrong shapes, types or sizes; NaN; a label outside 0..K-1; a class without any labelled row that is
+            not named in ``hidden_classes``; to binarise, an x outside [0, 1].
+
+    >>> x, y = torch.rand(10, 3), torch.tensor([0, 1] + 8 * [-1])
+    >>> data = batches(x, y, labelled_batch_size=2, unlabelled_batch_size=5)
+    >>> [[part.shape[0] for part in batch] for batch in data]
+    [[2, 2, 5], [2, 2, 3]]
+    """
+    n = whole_number("labelled_batch_size", labelled_batch_size)
+    m = whole_number("unlabelled_batch_size", unlabelled_batch_size, minimum=1)
+    x = matrix("x", x)
+    y = torch.full((len(x),), -1) if y is None else labels("y", y, length=len(x))
+    k = _num_classes(y, num_classes)
+    hidden = classes("hidden_classes", hidden_classes, known=range(k))
+    if n:
+        _check_coverage(y, k, hidden)
+    if binarize:
+        probabilities("x", x)
+    labelled_rows = (y >= 0).nonzero().flatten() if n else torch.empty(0, dtype=torch.int64)
+    return Batches(
+        x,
+        labelled_rows=labelled_rows,
+        labels=one_hot(y[labelled_rows], k).to(x) if k else x.new_empty(0, 0),
+        unlabelled_rows=_unlabelled_rows(y, n, include_labelled),
+        labelled_batch_size=n,
+        unlabelled_batch_size=m,
+        binarize=binarize,
+        seed=seed,
+    )
+
+
+def _num_classes(y: Tensor, num_classes: int | None) -> int:
+    largest = int(y.max())
+    if num_classes is None:
+        return largest + 1
+    if largest >= whole_number("num_classes", num_classes):
+        raise ValueError(f"y: expected labels 0..{num_classes - 1}, or -1, got {largest}; num_classes={num_classes}.")
+    return int(num_classes)
+
+
+def _check_coverage(y: Tensor, num_classes: int, hidden: set[int]) -> None:
+    """Each class has a label or is hidden, not both."""
+    labelled = set(y[y >= 0].tolist())
+    if not labelled:
+        raise ValueError("y: no row is labelled; label some, or give labelled_batch_size=0 to learn without labels.")
+    if labelled & hidden:
+        raise ValueError(f"hidden_classes: class {min(labelled & hidden)} has labels in y; hide them with mask_labels.")
+    bare = sorted(set(range(num_classes)) - labelled - hidden)
+    if bare:
+        raise ValueError(f"y: no labelled row in class {bare}; label some, or give hidden_classes={bare} if so meant.")
+
+
+def _unlabelled_rows(y: Tensor, labelled_batch_size: int, include_labelled: bool) -> Tensor:
+    if include_labelled:
+        return torch.arange(len(y))
+    rows = (y < 0).nonzero().flatten()
+    if not len(rows) and not labelled_batch_size:
+        raise ValueError("y: every row is labelled, and labelled_batch_size=0 leaves no batch; include_labelled=True?")
+    return rows

@@ -1,0 +1,76 @@
+"""Hiding labels, class by class."""
+
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checks import classes, generator, labels, whole_number
+from .splits import class_sizes, pick
+
+
+def mask_labels(
+    y: Any,
+    *,
+    per_class: int | None = None,
+    fraction: float | None = None,
+    hidden_classes: Iterable[int] = (),
+    seed: int = 0,
+) -> Tensor:
+    """Keep a class-balanced random draw of the labels, and hide the others.
+
+    The same seed with a larger ``per_class`` or ``fraction`` keeps the labels of the smaller one and adds to them.
+
+    Args:
+        y: labels, (N,), integers from 0 up; rows that are -1 already stay so.
+        per_class: labels to keep of each class; 0 hides all of them (unsupervised learning).
+        fraction: the share to keep of each class, in (0, 1], rounded and never less than one label. Give either this or
+            ``per_class``.
+        hidden_classes: classes that get no label at all (semi-unsupervised learning).
+        seed: of a generator of its own; the global random state is neither read nor moved.
+
+    Returns:
+        int64, (N,), with -1 where the label is hidden.
+
+    Raises:
+        ValueError: both or neither of ``per_class`` and ``fraction``, more labels asked of a class than it has, an
+            unknown or no remaining class, or labels that are not integers.
+
+    >>> y = torch.tensor([0, 0, 1, 1, 2, 2])
+    >>> (mask_labels(y, per_class=1, hidden_classes=[2]) >= 0).view(3, 2).sum(1)
+    tensor([1, 1, 0])
+    """
+    y = labels("y", y)
+    available = class_sizes(y)
+    hidden = classes("hidden_classes", hidden_classes, known=available)
+    _check_amount(per_class, fraction)
+    if per_class != 0 and not available:
+        raise ValueError("y: no row is labelled; to have no labels, give per_class=0.")
+    if per_class != 0 and hidden == set(available):
+        raise ValueError("hidden_classes: no class is left; hide fewer, or give per_class=0 for no labels.")
+    sizes = {k: _size(k, n, per_class, fraction) for k, n in available.items() if k not in hidden}
+    return torch.where(pick(y, sizes, generator(seed)), y, -1)
+
+
+def _check_amount(per_class: int | None, fraction: float | None) -> None:
+    if (per_class is None) == (fraction is None):
+        raise ValueError(
+            f"per_class, fraction: expected exactly one of the two, got per_class={per_class!r}, fraction={fraction!r}."
+        )
+    if per_class is not None:
+        whole_number("per_class", per_class)
+    elif not isinstance(fraction, Real) or isinstance(fraction, bool) or not 0 < fraction <= 1:
+        raise ValueError(f"fraction: expected a number in (0, 1], got {fraction!r}; no labels at all: per_class=0.")
+
+
+def _size(label: int, rows: int, per_class: int | None, fraction: float | None) -> int:
+    if fraction is not None:
+        return max(1, round(fraction * rows))
+    if per_class is not None and per_class > rows:
+        raise ValueError(
+            f"per_class: expected at most {rows}, the labelled rows of class {label}, got {per_class}; "
+            f"ask for fewer, or hide the class with hidden_classes=[{label}]."
+        )
+    return per_class or 0

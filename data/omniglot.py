@@ -1,0 +1,188 @@
+"""OMNIGLOT in 28x28, ink = 1, the 50 alphabets as classes, with a split of our own.
+
+Each of the 1,623 characters was drawn by 20 people. Drawings 1-14 of every character are for training, 15 for
+validation and 16-20 for the test: 22,722, 1,623 and 8,115 images. The first two together are as many as the 24,345
+training images of Burda et al. (2015), arXiv:1509.00519, but they are not the same images, nor shrunk in the same way:
+say so beside a number.
+
+The 105x105 drawings come from ``ROOT/omniglot/omniglot105.npz``, or else from torchvision's images in
+``ROOT/omniglot-py``, downloaded if they are not there. What is made of them is kept in the user's cache folder.
+"""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .dataset import Dataset, Split
+from .files import cache_folder, fetch, read_npz, write_npz
+
+NUM_IMAGES = 32_460
+NUM_ALPHABETS = 50
+SIDE, SMALL_SIDE, AREA = 105, 28, 225  # a small pixel is 15 by 15 of the units of _overlap
+FIRST_VALIDATION, FIRST_TEST = 15, 16  # numbers of the drawers
+HALVES = ("images_background", "images_evaluation")
+CACHE_VERSION = 1
+
+Drawings = dict[str, NDArray[np.uint8]]  # "counts" (N, 28, 28) of 225; "alphabet" (N,) from 0; "drawer" (N,) from 1
+
+
+def omniglot(root: Path) -> Dataset:
+    """OMNIGLOT in 28x28 by area averaging."""
+    drawings = _cached(_source(root))
+    drawer = drawings["drawer"]
+    return Dataset(
+        "omniglot",
+        train=_split(drawings, drawer < FIRST_VALIDATION),
+        validation=_split(drawings, (drawer >= FIRST_VALIDATION) & (drawer < FIRST_TEST)),
+        test=_split(drawings, drawer >= FIRST_TEST),
+        num_classes=NUM_ALPHABETS,
+        shape=(SMALL_SIDE, SMALL_SIDE),
+    )
+
+
+def _split(drawings: Drawings, rows: NDArray[np.bool_]) -> Split:
+    x = torch.from_numpy(drawings["counts"][rows]).flatten(1).float().div_(AREA)
+    return Split(x, torch.from_numpy(drawings["alphabet"][rows].astype(np.int64)))
+
+
+# Area averaging
+
+
+def _overlap(large: int = SIDE, small: int = SMALL_SIDE) -> NDArray[np.int64]:
+    """How much of large pixel j lies in small pixel i, (small, large), in units that make every length whole.
+
+    For 105 and 28, a large pixel is 4 units long and a small one 15.
+    """
+    unit = math.gcd(large, small)
+    start = np.maximum(np.arange(small)[:, None] * (large // unit), np.arange(large) * (small // unit))
+    end = np.minimum(np.arange(1, small + 1)[:, None] * (large // unit), np.arange(1, large + 1) * (small // unit))
+    lengths: NDArray[np.int64] = np.maximum(end - start, 0)
+    return lengths
+
+
+def shrink(images: NDArray[Any]) -> NDArray[np.uint8]:
+    """Area averages of 0/1 images, (N, 105, 105) → (N, 28, 28), exactly: as whole numbers of 225ths."""
+    weights = _overlap().astype(np.float32)
+    return (weights @ images.astype(np.float32) @ weights.T).astype(np.uint8)  # sums up to 225: exact in float32
+
+
+def _shrink_all(blocks: Iterable[NDArray[Any]]) -> NDArray[np.uint8]:
+    return np.concatenate([shrink(block) for block in blocks])  # in blocks: all images at once are 1.4 GB of floats
+
+
+# The two sources
+
+
+def _source(root: Path) -> Path:
+    archive, folder = root / "omniglot" / "omniglot105.npz", root / "omniglot-py"
+    if archive.is_file():
+        return archive
+    halves = ({"background": True}, {"background": False})
+    fetch("Omniglot", root, [folder / half for half in HALVES], halves)
+    return folder
+
+
+def read_drawings(source: Path) -> Drawings:
+    """Read and shrink the archive ``omniglot105.npz`` or torchvision's folder ``omniglot-py``: the same arrays.
+
+    Raises:
+        ValueError: a file is damaged, or images are missing.
+    """
+    drawings = _read_folder(source) if source.is_dir() else _read_archive(source)
+    found = len(drawings["counts"])
+    if found != NUM_IMAGES:
+        raise ValueError(f"{source}: expected {NUM_IMAGES} images, got {found}; delete it and download it again.")
+    return drawings
+
+
+def _read_archive(path: Path) -> Drawings:
+    arrays = read_npz(path, ("images_packed", "alphabet", "drawer"))
+    if len(arrays) != 3 or len({len(array) for array in arrays.values()}) != 1:
+        found = {key: array.shape for key, array in arrays.items()}
+        raise ValueError(f"{path}: expected images_packed, alphabet and drawer of one length, got {found}.")
+    blocks = np.array_split(arrays["images_packed"], 1 + len(arrays["drawer"]) // 1000)
+    counts = _shrink_all(np.unpackbits(block, axis=2, count=SIDE) for block in blocks)
+    return {"counts": counts, "alphabet": arrays["alphabet"], "drawer": arrays["drawer"]}
+
+
+def _read_folder(folder: Path) -> Drawings:
+    alphabets = [path for half in HALVES for path in sorted((folder / half).iterdir()) if path.is_dir()]
+    numbers = {path: number for number, path in enumerate(alphabets)}
+    files = sorted(_images(folder), key=lambda path: path.name)  # character, drawer: 0001_01.png
+    return {
+        "counts": _shrink_all(_read_image(file)[None] for file in files),
+        "alphabet": np.array([numbers[file.parent.parent] for file in files], dtype=np.uint8),
+        "drawer": np.array([file.stem.split("_")[1] for file in files]).astype(np.uint8),
+    }
+
+
+def _images(folder: Path) -> list[Path]:
+    files = [file for half in HALVES for file in sorted((folder / half).glob("*/*/*_*.png"))]
+    if not files:
+        raise ValueError(f"{folder}: no image there; delete it and download it again.")
+    return files
+
+
+def _read_image(path: Path) -> NDArray[np.bool_]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            ink = np.asarray(image.convert("L")) < 128
+    except OSError as error:
+        raise ValueError(f"{path}: not a readable image ({error}); download it again.") from error
+    if ink.shape != (SIDE, SIDE):
+        raise ValueError(f"{path}: expected {SIDE}x{SIDE} pixels, got {ink.shape}; download it again.")
+    return ink
+
+
+# The cache
+
+
+def _cached(source: Path) -> Drawings:
+    mark = _fingerprint(source)
+    path = cache_folder() / f"omniglot{SMALL_SIDE}-{mark[:16]}.npz"
+    drawings = _read_cache(path, mark)
+    if drawings is None:
+        drawings = read_drawings(source)
+        _write_cache(path, drawings, mark)
+    return drawings
+
+
+def _fingerprint(source: Path) -> str:
+    """A checksum of the archive's bytes, or of the images' names, sizes and times."""
+    mark = hashlib.sha256(f"version {CACHE_VERSION}".encode())
+    if source.is_file():
+        mark.update(source.read_bytes())
+    else:
+        for file in _images(source):
+            status = file.stat()
+            mark.update(f"{file.relative_to(source)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return mark.hexdigest()
+
+
+def _read_cache(path: Path, mark: str) -> Drawings | None:
+    """What is kept of a source; None where nothing is, or where it is damaged or of another source."""
+    try:
+        arrays = read_npz(path, ("counts", "alphabet", "drawer", "source"))
+    except (OSError, ValueError):
+        return None  # it can be made again
+    if str(arrays.pop("source", "")) != mark or {len(array) for array in arrays.values()} != {NUM_IMAGES}:
+        return None
+    return arrays
+
+
+def _write_cache(path: Path, drawings: Drawings, mark: str) -> None:
+    try:
+        write_npz(path, {**drawings, "source": np.array(mark)})
+    except OSError as error:
+        warnings.warn(
+            f"{path} cannot be written ({error}): OMNIGLOT is shrunk anew each time.", RuntimeWarning, stacklevel=2
+        )

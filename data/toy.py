@@ -1,0 +1,41 @@
+"""Small data sets that need no files: digits, moons and circles, all from scikit-learn."""
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from .dataset import Dataset
+from .splits import three_way
+
+NUM_POINTS = 10_000
+SEED = 0
+
+
+def digits() -> Dataset:
+    """1,797 images of 8x8 pixels, scaled from 0..16 to [0, 1]."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return _split("digits", x / 16, y, num_classes=10, shape=(8, 8))
+
+
+def moons() -> Dataset:
+    """Two interleaved half circles, with noise of standard deviation 0.1."""
+    from sklearn.datasets import make_moons
+
+    x, y = make_moons(NUM_POINTS, noise=0.1, random_state=SEED)
+    return _split("moons", x, y, num_classes=2, shape=(2,))
+
+
+def circles() -> Dataset:
+    """Two circles with one centre, of radius 1 and 0.5, with noise of standard deviation 0.05."""
+    from sklearn.datasets import make_circles
+
+    x, y = make_circles(NUM_POINTS, noise=0.05, factor=0.5, random_state=SEED)
+    return _split("circles", x, y, num_classes=2, shape=(2,))
+
+
+def _split(name: str, x: NDArray[Any], y: NDArray[Any], *, num_classes: int, shape: tuple[int, ...]) -> Dataset:
+    parts = three_way(torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.int64), seed=SEED)
+    return Dataset(name, *parts, num_classes=num_classes, shape=shape)

@@ -1,0 +1,501 @@
+"""Data sets by name and from the user's arrays, label masks, binarising, and what is said when something is wrong."""
+
+import hashlib
+import math
+import subprocess
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from semipyro.data import binarize, idx, load, mask_labels, pixel_filter
+
+# Importing
+
+
+def test_importing_loads_neither_torchvision_nor_scikit_learn_nor_pil():
+    names = ("torchvision", "sklearn", "PIL", "pyro", "matplotlib", "lightning")
+    code = f"import sys, semipyro.data; print([name for name in {names} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+# Data sets that need no files
+
+
+def parts(data):
+    return [data.train, data.validation, data.test]
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "shape", "rows"),
+    [("digits", 10, (8, 8), 1797), ("moons", 2, (2,), 10_000), ("circles", 2, (2,), 10_000)],
+)
+def test_built_in_data_sets(name, num_classes, shape, rows):
+    data = load(name)
+    assert (data.name, data.num_classes, data.shape) == (name, num_classes, shape)
+    assert sum(len(part) for part in parts(data)) == rows
+    counts = torch.stack([torch.bincount(part.y, minlength=num_classes) for part in parts(data)]).float()
+    shares = counts / counts.sum(0)
+    assert (shares - torch.tensor([[0.6], [0.2], [0.2]])).abs().max() < 1 / counts.sum(
+        0
+    ).min()  # rounding to whole rows
+    for part in parts(data):
+        assert (part.x.dtype, part.y.dtype) == (torch.float32, torch.int64)
+        assert part.x.shape == (len(part.y), math.prod(shape))
+    assert all(torch.equal(a.x, b.x) for a, b in zip(parts(data), parts(load(name)), strict=True))
+
+
+def test_digits_are_the_original_rows_each_once():
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    data = load("digits")
+    rows = torch.cat([torch.cat([part.x * 16, part.y.unsqueeze(1)], dim=1) for part in parts(data)])
+    expected = torch.tensor(np.column_stack([x, y]), dtype=torch.float32)
+    assert sorted(rows.tolist()) == sorted(expected.tolist())
+    assert float(data.train.x.max()) == 1
+
+
+@pytest.mark.parametrize("name", ["moons", "circles"])
+def test_points_can_be_told_apart(name):
+    """The nearest of 2,000 training points has the right label for nearly every test point."""
+    data = load(name)
+    nearest = torch.cdist(data.test.x[:500], data.train.x[:2000]).argmin(1)
+    assert (data.train.y[nearest] == data.test.y[:500]).float().mean() > 0.98
+
+
+# The user's own arrays
+
+
+def write(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def rows(n=60, shape=(2, 3)):
+    return np.arange(n * math.prod(shape), dtype=np.float64).reshape(n, *shape)
+
+
+Y = np.arange(60) % 3
+
+
+def test_own_data_is_divided_by_class(tmp_path):
+    data = load(write(tmp_path / "mine.npz", x=rows(), y=Y))
+    assert (data.name, data.num_classes, data.shape) == ("mine", 3, (2, 3))
+    assert [torch.bincount(part.y).tolist() for part in parts(data)] == [[12] * 3, [4] * 3, [4] * 3]
+    numbers = torch.cat([part.x[:, 0] for part in parts(data)]) / 6
+    assert sorted(numbers.tolist()) == list(range(60))
+    for part in parts(data):
+        assert torch.equal(part.y, (part.x[:, 0] / 6).long() % 3)
+        assert (part.x.dtype, part.x.shape[1]) == (torch.float32, 6)
+
+
+def test_unlabelled_rows_go_to_train(tmp_path):
+    y = np.where(np.arange(60) < 30, Y, -1)
+    data = load(str(write(tmp_path / "mine.npz", x=rows(), y=y)))
+    assert [int((part.y == -1).sum()) for part in parts(data)] == [30, 0, 0]
+    assert [torch.bincount(part.y[part.y >= 0]).tolist() for part in parts(data)] == [[6] * 3, [2] * 3, [2] * 3]
+
+
+def test_a_class_of_three_is_in_every_part(tmp_path):
+    data = load(write(tmp_path / "mine.npz", x=rows(6), y=np.array([0, 0, 0, 1, 1, 1])))
+    assert [sorted(part.y.tolist()) for part in parts(data)] == [[0, 1]] * 3
+
+
+def test_own_test_set_is_kept(tmp_path):
+    path = write(
+        tmp_path / "mine.npz", x=rows(), y=Y, x_test=rows(4) + 0.5, y_test=np.array([4, 0, 1, 1], dtype=np.uint8)
+    )
+    data = load(path)
+    assert data.num_classes == 5
+    assert torch.equal(data.test.x, torch.tensor(rows(4) + 0.5, dtype=torch.float32).flatten(1))
+    assert data.test.y.tolist() == [4, 0, 1, 1]
+    assert [len(part) for part in parts(data)] == [48, 12, 4]
+
+
+def test_own_data_without_labels(tmp_path):
+    data = load(write(tmp_path / "mine.npz", x=rows().astype(np.uint8)))
+    assert data.num_classes == 0
+    assert [len(part) for part in parts(data)] == [36, 12, 12]
+    assert all((part.y == -1).all() for part in parts(data))
+    with_test = load(write(tmp_path / "other.npz", x=rows(), x_test=rows(5)))
+    assert [len(part) for part in parts(with_test)] == [48, 12, 5]
+
+
+def test_classes_may_have_gaps(tmp_path):
+    assert load(write(tmp_path / "mine.npz", x=rows(), y=Y * 2 + 1)).num_classes == 6
+
+
+def test_other_arrays_in_the_file_are_not_looked_at(tmp_path):
+    data = load(write(tmp_path / "mine.npz", x=rows(), y=Y, names=np.array([{}], dtype=object)))
+    assert data.num_classes == 3
+
+
+def changed(value, at=(3, 5)):
+    x = rows()
+    x[list(at), 0, 0] = value
+    return x
+
+
+X = rows()
+BAD_ARRAYS = [
+    ({"y": Y}, r"mine.npz: no array 'x' in it; write it with numpy.savez"),
+    ({"x": np.array([["a"]] * 60)}, "mine.npz: x: expected numbers, got <U1"),
+    ({"x": np.array([{}] * 60)}, "mine.npz: the array 'x' cannot be read .*without Python objects"),
+    ({"x": X, "y": np.array([None] * 60)}, "mine.npz: the array 'y' cannot be read .*without Python objects"),
+    ({"x": X[:, 0, 0]}, r"mine.npz: x: expected shape \(N, D\) or \(N, ...\), not empty, got \(60,\)"),
+    ({"x": X[:0]}, r"mine.npz: x: expected shape .* not empty, got \(0, 2, 3\)"),
+    ({"x": changed(np.nan)}, "mine.npz: x: 2 of 60 rows hold NaN or infinity, the first is row 3"),
+    ({"x": changed(np.inf)}, "mine.npz: x: 2 of 60 rows hold NaN or infinity"),
+    ({"x": changed(1e300)}, "mine.npz: x: 2 of 60 rows hold NaN or infinity"),
+    ({"x": X, "y": Y[:-1]}, "mine.npz: y: expected one label for each of the 60 rows, got 59"),
+    ({"x": X, "y": Y.astype(float)}, "mine.npz: y: expected integer labels .* got torch.float64"),
+    ({"x": X, "y": Y > 0}, "mine.npz: y: expected integer labels .* got torch.bool"),
+    ({"x": X, "y": np.array(["a"] * 60)}, "mine.npz: y: expected numbers, got an array of <U1"),
+    ({"x": X, "y": np.stack([Y, Y], 1)}, r"mine.npz: y: expected integer labels .* shape \(60, 2\)"),
+    ({"x": X, "y": Y - 2}, "mine.npz: y: expected classes from 0 up, or -1 for unlabelled, got -2"),
+    ({"x": X, "y": Y, "x_test": X}, "mine.npz: expected x_test only together with y_test"),
+    ({"x": X, "y": Y, "y_test": Y}, "mine.npz: expected y_test only together with y and x_test"),
+    ({"x": X, "x_test": X, "y_test": Y}, "mine.npz: expected y_test only together with y and x_test"),
+    ({"x": X, "y": Y, "x_test": X[:, :1], "y_test": Y}, r"x_test: expected rows of shape \(2, 3\), .* got \(1, 3\)"),
+    ({"x": X, "y": Y, "x_test": X, "y_test": Y[1:]}, "y_test: expected one label for each of the 60 rows, got 59"),
+    ({"x": X, "y": Y, "x_test": X, "y_test": Y - 1}, "y_test: expected a class for every row, got 20 of -1"),
+    ({"x": X[:3], "y": Y[:3]}, "y: expected a class with two labelled rows"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "message"), BAD_ARRAYS, ids=[message[:40] for _, message in BAD_ARRAYS])
+def test_wrong_arrays(tmp_path, arrays, message):
+    with pytest.raises(ValueError, match=message):
+        load(write(tmp_path / "mine.npz", **arrays))
+
+
+@pytest.mark.parametrize("damage", ["missing", "text", "pickle", "npy", "cut", "byte"])
+def test_damaged_archives(tmp_path, damage):
+    path = write(tmp_path / "mine.npz", x=rows(), y=Y)
+    content = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "text":
+        path.write_text("x,y\n1,2\n")
+    elif damage == "pickle":
+        path.write_bytes(b"\x80\x04N.")
+    elif damage == "npy":
+        with path.open("wb") as file:
+            np.save(file, rows())
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        content[1000] ^= 255  # among the numbers of x
+        path.write_bytes(content)
+    message = {"missing": "no such file", "byte": "'x' cannot be read"}.get(damage, "not an .npz archive, or cut short")
+    with pytest.raises(ValueError, match=f"mine.npz: .*{message}"):
+        load(path)
+
+
+# MNIST and Fashion-MNIST
+
+N_TRAIN, N_TEST = 10_030, 12
+
+
+def idx_bytes(array):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">i4").tobytes()
+    return header + array.tobytes()
+
+
+def made_arrays():
+    """Training images of 2x3 pixels that carry their number, their labels, and the same for the test."""
+    number = np.arange(N_TRAIN)
+    images = np.zeros((N_TRAIN, 2, 3), dtype=np.uint8)
+    images[:, 0, 0], images[:, 1, 2] = number % 256, number // 256
+    return images, (number % 10).astype(np.uint8), images[:N_TEST] + 1, np.full(N_TEST, 7, dtype=np.uint8)
+
+
+def write_idx(root, folder="MNIST"):
+    raw = root / folder / "raw"
+    raw.mkdir(parents=True)
+    for file, array in zip(idx.FILES, made_arrays(), strict=True):
+        (raw / file).write_bytes(idx_bytes(array))
+    return raw
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The checksums of the made files, in place of the original files'."""
+    sums = tuple(hashlib.md5(idx_bytes(array)).hexdigest() for array in made_arrays())
+    monkeypatch.setattr(idx, "MD5", {"MNIST": sums, "FashionMNIST": sums})
+    monkeypatch.delenv("SEMIPYRO_DATA", raising=False)
+
+
+def check_made(data):
+    images, labels, test_images, test_labels = made_arrays()
+    assert [len(part) for part in parts(data)] == [30, 10_000, N_TEST]
+    x = torch.cat([data.train.x, data.validation.x])
+    assert torch.equal((x * 255).round().to(torch.uint8), torch.tensor(images).flatten(1))
+    assert torch.cat([data.train.y, data.validation.y]).tolist() == labels.tolist()
+    assert torch.equal((data.test.x * 255).round().to(torch.uint8), torch.tensor(test_images).flatten(1))
+    assert data.test.y.tolist() == test_labels.tolist()
+    assert (data.num_classes, data.shape, data.train.x.dtype) == (10, (2, 3), torch.float32)
+    assert float(data.validation.x.max()) == 1  # 255
+
+
+def listing(root):
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in root.rglob("*")}
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+def test_idx_files_are_read_and_the_root_left_alone(tmp_path, made, name, folder):
+    write_idx(tmp_path, folder)
+    before = listing(tmp_path)
+    data = load(name, tmp_path)
+    check_made(data)
+    assert data.name == name
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("way", ["argument", "variable", "cache", "home"])
+def test_where_the_root_is(tmp_path, monkeypatch, made, way):
+    """The argument goes before the variable, the variable before the cache folder."""
+    names = ["argument", "variable", "cache", "home"]
+    here = tmp_path / "here"
+    write_idx({"cache": here / "semipyro", "home": here / ".cache" / "semipyro"}.get(way, here))
+    empty = {name: str(tmp_path / "empty") for name in names[names.index(way) :]}
+    where = {**empty, way: str(here)}
+    for name, variable in {"variable": "SEMIPYRO_DATA", "cache": "XDG_CACHE_HOME", "home": "HOME"}.items():
+        monkeypatch.delenv(variable, raising=False)
+        if name in where:
+            monkeypatch.setenv(variable, where[name])
+    check_made(load("mnist", where.get("argument")))
+
+
+@pytest.mark.parametrize("file", idx.FILES)
+@pytest.mark.parametrize("damage", ["byte", "cut"])
+def test_damaged_idx_files_are_named(tmp_path, made, file, damage):
+    path = write_idx(tmp_path) / file
+    content = bytearray(path.read_bytes())
+    if damage == "byte":
+        content[len(content) // 2] ^= 1
+    else:
+        del content[-1]
+    path.write_bytes(content)
+    found = hashlib.md5(content).hexdigest()
+    with pytest.raises(
+        ValueError, match=f"{file}: expected a file with MD5 .* got {len(content)} .* {found}.*delete it"
+    ):
+        load("mnist", tmp_path)
+
+
+def fake_torchvision(monkeypatch, download):
+    """A torchvision whose ``datasets.MNIST(root, download=True)`` is ``download``."""
+    package, datasets = ModuleType("torchvision"), ModuleType("torchvision.datasets")
+    datasets.MNIST = download
+    monkeypatch.setitem(sys.modules, "torchvision", package)
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", datasets)
+
+
+def test_missing_idx_files_are_downloaded_into_the_root(tmp_path, made, monkeypatch):
+    calls = []
+
+    def download(root, *, download):
+        calls.append((root, download))
+        write_idx(tmp_path / "root")
+
+    fake_torchvision(monkeypatch, download)
+    check_made(load("mnist", tmp_path / "root"))
+    assert calls == [(str(tmp_path / "root"), True)]
+    check_made(load("mnist", tmp_path / "root"))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("failure", ["import", "network", "nothing"])
+def test_a_failed_download_says_what_is_missing_and_what_to_do(tmp_path, made, monkeypatch, failure):
+    def download(root, *, download):
+        if failure == "network":
+            raise OSError("no network")
+
+    fake_torchvision(monkeypatch, download)
+    if failure == "import":
+        monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
+    reason = {"import": "Error: ", "network": "OSError: no network", "nothing": "not there after the download"}[failure]
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte is missing") as error:
+        load("mnist", tmp_path)
+    assert reason in str(error.value)
+    assert f"torchvision.datasets.MNIST({str(tmp_path)!r}, download=True)" in str(error.value)
+    assert "SEMIPYRO_DATA" in str(error.value)
+
+
+def test_one_missing_file_is_the_one_named(tmp_path, made, monkeypatch):
+    (write_idx(tmp_path) / "t10k-labels-idx1-ubyte").unlink()
+    fake_torchvision(monkeypatch, lambda root, *, download: None)
+    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte is missing"):
+        load("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mnists", "MNIST", "", "data.npy"])
+def test_unknown_names(name):
+    with pytest.raises(ValueError, match=f"no data set '{name}'; there are digits, .*omniglot, .* ends in .npz"):
+        load(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "pixels", "counts"),
+    [
+        ("mnist", "MNIST", 444, [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]),
+        ("fashion-mnist", "FashionMNIST", 690, [1000] * 10),
+    ],
+)
+def test_the_original_files(data_root, name, folder, pixels, counts):
+    if not (data_root / folder).is_dir():
+        pytest.skip(f"no {folder} in SEMIPYRO_DATA")
+    data = load(name, data_root)
+    assert [len(part) for part in parts(data)] == [50_000, 10_000, 10_000]
+    assert torch.bincount(data.test.y).tolist() == counts
+    train = torch.cat([data.train.x, data.validation.x])
+    assert (float(train.min()), float(train.max())) == (0, 1)
+    assert int(pixel_filter(train).sum()) == pixels
+
+
+# Masks
+
+TRUTH = torch.arange(5).repeat_interleave(torch.tensor([10, 20, 30, 40, 50]))
+
+
+def kept(y):
+    return torch.bincount(y[y >= 0], minlength=5).tolist()
+
+
+def test_per_class_keeps_as_many_of_each():
+    y = mask_labels(TRUTH, per_class=7)
+    assert kept(y) == [7] * 5
+    assert torch.equal(y[y >= 0], TRUTH[y >= 0])
+    assert y.dtype == torch.int64
+
+
+def test_fraction_keeps_a_share_of_each_and_one_at_least():
+    assert kept(mask_labels(TRUTH, fraction=0.3)) == [3, 6, 9, 12, 15]
+    assert kept(mask_labels(TRUTH, fraction=0.01)) == [1, 1, 1, 1, 1]
+    assert torch.equal(mask_labels(TRUTH, fraction=1), TRUTH)
+
+
+def test_zero_per_class_hides_everything():
+    assert set(mask_labels(TRUTH, per_class=0).tolist()) == {-1}
+    assert set(mask_labels(TRUTH, per_class=0, hidden_classes=range(5)).tolist()) == {-1}
+    assert set(mask_labels(torch.full((3,), -1), per_class=0).tolist()) == {-1}
+
+
+def test_hidden_classes_have_no_label():
+    assert kept(mask_labels(TRUTH, per_class=20, hidden_classes=(0, 4))) == [0, 20, 20, 20, 0]
+    assert kept(mask_labels(TRUTH, fraction=0.1, hidden_classes=np.array([3]))) == [1, 2, 3, 0, 5]
+
+
+def test_unlabelled_rows_stay_so():
+    given = torch.where(torch.arange(150) % 2 == 0, TRUTH, -1)
+    y = mask_labels(given.numpy(), per_class=5)
+    assert kept(y) == [5] * 5
+    assert (y[given < 0] == -1).all()
+
+
+def test_the_draw_depends_on_the_seed_alone():
+    first = mask_labels(TRUTH, per_class=3, seed=1)
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    assert torch.equal(first, mask_labels(TRUTH, per_class=3, seed=1))
+    assert torch.equal(before, torch.get_rng_state())
+    assert not torch.equal(first, mask_labels(TRUTH, per_class=3, seed=2))
+
+
+def test_more_labels_include_the_fewer():
+    few, many = (mask_labels(TRUTH, per_class=n) for n in (3, 8))
+    assert torch.equal(many[few >= 0], few[few >= 0])
+
+
+def test_the_given_labels_are_not_changed():
+    y = TRUTH.clone()
+    mask_labels(y, per_class=1)
+    assert torch.equal(y, TRUTH)
+
+
+def test_every_row_is_drawn_as_often():
+    n = 600
+    times = sum((mask_labels(torch.zeros(10).long(), per_class=3, seed=seed) >= 0).long() for seed in range(n))
+    assert (times / n - 0.3).abs().max() < 6 * math.sqrt(0.3 * 0.7 / n)
+
+
+BAD_MASKS = [
+    ({}, "per_class, fraction: expected exactly one of the two, got per_class=None, fraction=None"),
+    ({"per_class": 1, "fraction": 0.1}, "per_class, fraction: expected exactly one of the two"),
+    ({"per_class": -1}, "per_class: expected a whole number of at least 0, got -1"),
+    ({"per_class": 1.5}, "per_class: expected a whole number"),
+    (
+        {"per_class": 11},
+        r"per_class: expected at most 10, the labelled rows of class 0, got 11; .*hidden_classes=\[0\]",
+    ),
+    ({"fraction": 0}, r"fraction: expected a number in \(0, 1\], got 0; .*per_class=0"),
+    ({"fraction": 1.01}, r"fraction: expected a number in \(0, 1\], got 1.01"),
+    ({"fraction": math.nan}, r"fraction: expected a number in \(0, 1\], got nan"),
+    ({"fraction": "a"}, r"fraction: expected a number in \(0, 1\], got 'a'"),
+    ({"per_class": 1, "hidden_classes": [5]}, r"hidden_classes: no class 5; there are \[0, 1, 2, 3, 4\]"),
+    ({"per_class": 1, "hidden_classes": range(5)}, "hidden_classes: no class is left; .*per_class=0"),
+    ({"per_class": 1, "y": torch.full((3,), -1)}, "y: no row is labelled; .*per_class=0"),
+    ({"per_class": 1, "y": TRUTH.float()}, "y: expected integer labels"),
+    ({"per_class": 1, "y": TRUTH - 3}, "y: expected classes from 0 up"),
+    ({"per_class": 1, "seed": -1}, "seed: expected a whole number"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_MASKS, ids=[message[:40] for _, message in BAD_MASKS])
+def test_wrong_masks(change, message):
+    arguments = {"y": TRUTH, **change}
+    with pytest.raises(ValueError, match=message):
+        mask_labels(arguments.pop("y"), **arguments)
+
+
+# Pixels
+
+
+def test_binarize_draws_with_the_right_means():
+    x = torch.tensor([[0.0, 0.2, 0.9, 1.0]]).repeat(20_000, 1)
+    b = binarize(x, seed=0)
+    assert set(b.unique().tolist()) == {0, 1}
+    error = (x[0] * (1 - x[0]) / len(x)).sqrt()
+    assert ((b.mean(0) - x[0]).abs() <= 6 * error).all()  # 0 and 1 exactly
+
+
+def test_binarize_never_inks_a_white_pixel():
+    """In half precision a uniform draw is 0 about every 2,000 times: 0 < 0 must be false."""
+    assert not binarize(torch.zeros(100_000, dtype=torch.float16), seed=0).any()
+
+
+def test_binarize_depends_on_the_seed_alone():
+    x = torch.full((50, 4), 0.5)
+    before = torch.get_rng_state()
+    first = binarize(x, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(9)
+    assert torch.equal(first, binarize(x, 3))
+    assert not torch.equal(first, binarize(x, 4))
+    assert binarize(x.double().numpy(), 3).dtype == torch.float64
+
+
+@pytest.mark.parametrize("x", [torch.tensor([1.1]), torch.tensor([-0.1]), torch.tensor([math.nan])])
+def test_binarize_refuses_what_is_no_probability(x):
+    with pytest.raises(ValueError, match=r"x: to binarise, expected values in \[0, 1\].*divide by 255"):
+        binarize(x, 0)
+
+
+def test_binarize_refuses_integers():
+    with pytest.raises(ValueError, match="x: expected floating probabilities"):
+        binarize(torch.tensor([1], dtype=torch.uint8), 0)
+
+
+def test_pixel_filter_keeps_what_varies():
+    spread = torch.tensor([0.0, 0.09, 0.11, 0.5])
+    x = 0.5 + spread * torch.tensor([[1.0], [-1.0]])  # standard deviations are `spread`
+    assert pixel_filter(x).tolist() == [False, False, True, True]
+    assert pixel_filter(x, threshold=0.2).tolist() == [False, False, False, True]
+    with pytest.raises(ValueError, match=r"threshold: no pixel varies by more than 0\.6; lower it"):
+        pixel_filter(x, 0.6)
+    with pytest.raises(ValueError, match="x: expected floating numbers"):
+        pixel_filter(x[0])
