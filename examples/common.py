@@ -153,6 +153,8 @@ def check_flags(args: argparse.Namespace) -> None:
 
 def keep_labels(args: argparse.Namespace, dataset: Dataset) -> Tensor:
     """`--labels` of the training labels, as many of each class; -1 elsewhere."""
+    if dataset.num_classes < 2:
+        raise ValueError(f"--data {args.data} has {dataset.num_classes} classes; this example needs labels of two or more")
     per_class, rest = divmod(args.labels, dataset.num_classes)
     if per_class == 0 or rest:
         raise ValueError(
@@ -204,13 +206,26 @@ def compare_settings(settings: dict[str, Any], path: Path) -> None:
 def train(args: argparse.Namespace, objective: Objective, task: Task) -> list[dict[str, float]]:
     """Fits the objective, with a checkpoint every epoch; leaves it with the weights of the best validation epoch."""
     held_out = task.dataset.validation
-    return fit(
-        objective, task.batches, epochs=args.epochs, validation=(held_out.x, held_out.y),
-        validation_bound_x=task.bound_x(held_out.x), learning_rate=args.learning_rate,
-        weight_decay=args.weight_decay, kl_warmup=args.kl_warmup, gradient_clip_norm=args.gradient_clip,
-        restore_best=True, out=args.out, resume=args.resume, device=args.device, precision=args.precision,
-        progress=False if args.quiet else None,
-    )  # fmt: skip
+    try:
+        return fit(
+            objective, task.batches, epochs=args.epochs, validation=(held_out.x, held_out.y),
+            validation_bound_x=task.bound_x(held_out.x), learning_rate=args.learning_rate,
+            weight_decay=args.weight_decay, kl_warmup=args.kl_warmup, gradient_clip_norm=args.gradient_clip,
+            restore_best=True, out=args.out, resume=args.resume, device=args.device, precision=args.precision,
+            progress=False if args.quiet else None,
+        )  # fmt: skip
+    except ValueError:
+        if not (args.out / "metrics.csv").exists():  # a run that never began leaves no settings behind
+            (args.out / "settings.json").unlink()
+            remove_if_empty(args.out)
+        raise
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Removes the folder, and the default `runs` around it, where nothing is in them."""
+    for path in (folder, folder.parent):
+        if path.name and path.is_dir() and not any(path.iterdir()) and path in (folder, Path("runs")):
+            path.rmdir()
 
 
 def train_on_labels(

@@ -108,7 +108,7 @@ def fit(
     dtype = _choice("precision", precision, PRECISIONS)
     monitor = _monitor(objective, validation, validation_bound_x, monitor, patience, restore_best)
 
-    from .training import Training, quiet, trainer_for  # Lightning takes seconds to import
+    from .training import Loader, Training, quiet, trainer_for  # Lightning takes seconds to import
 
     settings = {
         "learning_rate": learning_rate,
@@ -137,17 +137,19 @@ def fit(
             devices=devices, strategy=strategy, loggers=loggers, callbacks=callbacks,
         )  # fmt: skip
         stack.enter_context(training.settings_restored(dtype))
-        trainer.fit(training, batches, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+        trainer.fit(training, Loader(batches), ckpt_path=checkpoint, weights_only=True if checkpoint else None)
         return _finish(training, objective, folder, restore_best)
 
 
 def _finish(
     training: Training, objective: Objective, folder: Path | None, restore_best: bool
 ) -> list[dict[str, float]]:
-    """The history (which processes that were spawned leave in the checkpoint only), after the last touches."""
+    """The history (which forked processes leave in the checkpoint only), after the last touches."""
     history = training.history
     if folder and (folder / "last.ckpt").exists():
         history = read_checkpoint(folder / "last.ckpt")["history"]
+    if not history:
+        raise ValueError("batches gave no batch")
     if restore_best and folder:
         load_weights(objective, folder / "best.ckpt")
     objective.eval()
@@ -179,7 +181,10 @@ def _to_resume(objective: Objective, settings: dict[str, Any], folder: Path) -> 
 
 def _plain(thing: object, name: str) -> dict[str, Any]:
     """The public attributes that are plain values, to compare a checkpoint's with this run's."""
-    values = {"": type(thing).__name__, **{k: v for k, v in vars(thing).items() if isinstance(v, int | float | str)}}
+    values = {
+        "": type(thing).__name__,
+        **{k: v for k, v in getattr(thing, "__dict__", {}).items() if isinstance(v, int | float | str)},
+    }
     hidden = ("_", "training")
     return {f"{name}.{k}".rstrip("."): v for k, v in values.items() if not k.startswith(hidden)}
 

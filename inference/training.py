@@ -196,6 +196,21 @@ class Training(LightningModule):
         )
 
 
+class Loader:
+    """Any iterable of batches, as one thing: Lightning would take a list of batches for a list of loaders."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        """One pass."""
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        """The batches in a pass; a TypeError, which Lightning expects, where nobody knows."""
+        return len(self.batches)  # type: ignore[arg-type]
+
+
 class Atomic(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all."""
 
