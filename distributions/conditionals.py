@@ -182,6 +182,7 @@ def class_probabilities(prior: Tensor | Sequence[float] | None, num_classes: int
     if prior is None:
         return torch.full((num_classes,), 1.0 / num_classes)
     probabilities = torch.as_tensor(prior, dtype=torch.get_default_dtype())
-    if probabilities.shape != (num_classes,) or (probabilities < 0).any() or (probabilities.sum() - 1).abs() > 1e-5:
+    sums_to_one = (probabilities.sum() - 1).abs() <= 1e-5  # NaN does not
+    if probabilities.shape != (num_classes,) or (probabilities < 0).any() or not sums_to_one:
         raise ValueError(f"y_prior must be {num_classes} probabilities that sum to one, got {probabilities.tolist()}")
     return probabilities

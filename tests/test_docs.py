@@ -113,7 +113,11 @@ def test_readme_python(block: str, digits: dict[str, Any], tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("block", blocks("sh", "bash", "shell", "console"))
-def test_readme_commands(block: str, tmp_path: Path) -> None:
+def test_readme_commands(
+    block: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if re.search("--data (mnist|fashion-mnist|omniglot)", block):
+        monkeypatch.setenv("SEMIPYRO_DATA", str(request.getfixturevalue("data_root")))
     for epochs, command in enumerate(commands(block), start=1):  # one epoch more each, so that --resume has work
         check(command, epochs, tmp_path)
 
