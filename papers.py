@@ -50,12 +50,16 @@ def build_m2(
     x_dim: int,
     y_dim: int,
     *,
-    labelled_weight: float = 1.0,
-    classification_weight: float = 1.0,
+    labelled_weight: float = 0.1,
+    classification_weight: float = 50.0,
     num_samples: int = 1,
     **networks: Any,
 ) -> SemiSupervisedELBO:
-    """M2 with its classifier; the default weights are the thesis' (α = 1 on means over batches)."""
+    """M2 with its classifier.
+
+    The default weights are ours, chosen on the validation images of MNIST with a hundred labels and a learning rate of
+    3e-3. Jurasiński's thesis has 1 and α = 1 on means over batches of 100 + 100; `weights_m2` gives those of the paper.
+    """
     model_only, shared = _split(networks, "likelihood", "scale", "y_prior")
     model: nn.Module = M2.build(x_dim, y_dim, **shared, **model_only)
     return SemiSupervisedELBO(
@@ -80,6 +84,8 @@ def weights_m2(
     labelled_weight = N_l / N_u, classification_weight = alpha · (N_l + N_u) / N_u. A mean over a batch estimates the
     mean over all rows whatever the batch's size, so the batch sizes do not enter.
     """
+    if n_labelled < 0 or n_unlabelled < 1:
+        raise ValueError(f"the weights need unlabelled rows, got {n_labelled} labelled and {n_unlabelled} unlabelled")
     n = n_labelled + n_unlabelled
     return {"labelled_weight": n_labelled / n_unlabelled, "classification_weight": alpha * n / n_unlabelled}
 

@@ -53,7 +53,7 @@ class BernoulliNet(nn.Module):
 
 
 class NormalNet(nn.Module):
-    """p(z | c) = N(z; μ(c), diag σ²(c)), μ and log σ linear in the last hidden layer; or σ fixed to `scale`."""
+    """p(z | c) = N(z; μ(c), diag σ²(c)), μ and log(σ − 10⁻⁴) linear in the last hidden layer; or σ fixed to `scale`."""
 
     def __init__(self, in_dims: Sequence[int | None], dim: int, *, scale: float | None = None, **mlp: Any) -> None:
         super().__init__()
@@ -85,8 +85,8 @@ class BoundedNormalNet(nn.Module):
 
     def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
         """The distribution given the conditions."""
-        squash = transforms.SigmoidTransform()
-        place = transforms.AffineTransform(self.low, self.high - self.low)
+        squash = transforms.SigmoidTransform(cache_size=1)  # a draw is scored by what it was made from
+        place = transforms.AffineTransform(self.low, self.high - self.low, cache_size=1)
         return dist.TransformedDistribution(self.normal(*conditions).base_dist, [squash, place]).to_event(1)
 
 

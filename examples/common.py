@@ -45,7 +45,7 @@ def make_parser(name: str, description: str) -> Parser:
         default=100,
         help="labelled rows in a batch; they repeat where there are fewer",
     )
-    add("--learning-rate", type=float, default=1e-3, help="of Adam")
+    add("--learning-rate", type=float, default=3e-3, help="of Adam")
     add(
         "--weight-decay",
         type=float,
@@ -154,7 +154,9 @@ def check_flags(args: argparse.Namespace) -> None:
 def keep_labels(args: argparse.Namespace, dataset: Dataset) -> Tensor:
     """`--labels` of the training labels, as many of each class; -1 elsewhere."""
     if dataset.num_classes < 2:
-        raise ValueError(f"--data {args.data} has {dataset.num_classes} classes; this example needs labels of two or more")
+        raise ValueError(
+            f"--data {args.data} has {dataset.num_classes} classes; this example needs labels of two or more"
+        )
     per_class, rest = divmod(args.labels, dataset.num_classes)
     if per_class == 0 or rest:
         raise ValueError(
@@ -176,7 +178,7 @@ def prepare_folder(args: argparse.Namespace, paper: str) -> None:
 
 
 def make_room(args: argparse.Namespace, settings_path: Path) -> None:
-    """Deletes another run's files where --overwrite says so; a ValueError where it does not, or where they are others."""
+    """Deletes another run's files where --overwrite says so; else, and for other files, a ValueError."""
     if not settings_path.exists():
         raise ValueError(f"--out {args.out} holds files that are not a run's; choose another folder")
     if not args.overwrite:

@@ -31,8 +31,8 @@ def parser() -> Parser:
     flags = make_parser("ss_vae_m2", __doc__)
     add_network_flags(flags)
     add = flags.add_argument_group("objective").add_argument
-    add("--labelled-weight", type=float, default=1.0, help="weight of the mean labelled bound beside the unlabelled")
-    add("--classification-weight", type=float, default=1.0, help="weight of the mean log q(y|x) of the labelled rows")
+    add("--labelled-weight", type=float, default=0.1, help="weight of the mean labelled bound beside the unlabelled")
+    add("--classification-weight", type=float, default=50.0, help="weight of the mean log q(y|x) of the labelled rows")
     return flags
 
 

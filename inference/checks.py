@@ -7,6 +7,8 @@ from torch import Tensor
 
 def check_rows(x: Tensor, name: str) -> None:
     """A (N, D) tensor of real, finite numbers, N > 0; a ValueError otherwise."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} must be a (N, D) tensor of floats, got {type(x).__name__}; use torch.as_tensor")
     if x.ndim != 2 or not x.is_floating_point():
         raise ValueError(f"{name} must be a (N, D) tensor of floats, got shape {tuple(x.shape)} of {x.dtype}")
     if len(x) == 0:
@@ -16,14 +18,28 @@ def check_rows(x: Tensor, name: str) -> None:
         raise ValueError(f"{name} holds NaN or infinity in {bad} of {len(x)} rows; remove or impute them")
 
 
+def check_labels(y: Tensor, x: Tensor, num_classes: int, name: str) -> None:
+    """As many integer labels as x has rows, below `num_classes`, -1 where unlabelled; a ValueError otherwise."""
+    if not isinstance(y, Tensor) or y.shape != (len(x),) or y.is_floating_point():
+        raise ValueError(f"{name} must be {len(x)} integer labels, got {_described(y)}")
+    if y.min() < -1 or y.max() >= num_classes:
+        raise ValueError(
+            f"{name} must hold labels 0 to {num_classes - 1}, or -1, got {y.min().item()} to {y.max().item()}"
+        )
+
+
 def check_one_hot(y: Tensor, x: Tensor, name: str) -> None:
     """A (N, K) tensor of one-hot rows, as many as `x` has; a ValueError otherwise."""
-    if y.ndim != 2 or not y.is_floating_point():
+    if not isinstance(y, Tensor) or y.ndim != 2 or not y.is_floating_point():
         raise ValueError(
-            f"{name} must be one-hot, a (N, K) tensor of floats, got shape {tuple(y.shape)} of {y.dtype}; "
+            f"{name} must be one-hot, a (N, K) tensor of floats, got {_described(y)}; "
             "turn integer labels into one-hot rows with torch.nn.functional.one_hot(y, K).float()"
         )
     if len(y) != len(x):
         raise ValueError(f"{name} has {len(y)} rows, but x_labelled has {len(x)}")
     if is_validation_enabled() and not bool((((y == 0) | (y == 1)).all(dim=1) & (y.sum(dim=1) == 1)).all()):
         raise ValueError(f"{name} must be one-hot: a single 1 in each row and 0 elsewhere")
+
+
+def _described(thing: object) -> str:
+    return f"shape {tuple(thing.shape)} of {thing.dtype}" if isinstance(thing, Tensor) else type(thing).__name__

@@ -5,7 +5,8 @@ a guide are anything that keeps the contract.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -15,12 +16,27 @@ from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .checks import check_rows
+from .checks import check_labels, check_rows
 from .objective import Objective
 
 ROWS = 2_000  # rows of one call of a classifier
 BOUND_ROWS = 1_000  # rows of one call of an objective
 DRAWS = 10_000  # rows times samples of one call of a decoder
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Modules in evaluation mode and without gradients inside; in the mode that they were in afterwards."""
+    parts = [part for module in modules for part in module.modules()]
+    modes = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
 
 
 @torch.no_grad()
@@ -33,11 +49,10 @@ def accuracy(classifier: Callable[[Tensor], OneHotCategorical], x: Tensor, y: Te
         y: (N,) integer labels; rows with -1 (unlabelled) are left out.
 
     Raises:
-        ValueError: x and y of different length, y not integer labels, or no row with a label.
+        ValueError: x and y of different length, y not integer labels below K, or no row with a label.
     """
     check_rows(x, "x")
-    if y.shape != (len(x),) or y.is_floating_point():
-        raise ValueError(f"y must be {len(x)} integer labels, got shape {tuple(y.shape)} of {y.dtype}")
+    check_labels(y, x, classifier(x[:1]).event_shape[0], "y")
     if not (y >= 0).any():
         raise ValueError("y has no label: accuracy needs at least one row whose class is known")
     known = y >= 0
@@ -72,14 +87,15 @@ def evaluate(
     known = (y >= 0).to(device) if y is not None else None
     if y is None or known is None or not known.any() or not hasattr(objective.guide, "classify"):
         return terms
+    num_classes = objective.guide.classify(x[:1]).event_shape[0]
+    check_labels(y, x, num_classes, "y")
     labels = y.to(device)[known]
-    one_hot = functional.one_hot(labels, objective.guide.classify(x[:1]).event_shape[0]).to(x)
+    one_hot = functional.one_hot(labels, num_classes).to(x)
     pairs = zip(rows[known].split(BOUND_ROWS), one_hot.split(BOUND_ROWS), strict=True)
     terms |= _mean_terms(objective, [(part, classes, None) for part, classes in pairs])
     return {**terms, "accuracy": accuracy(objective.guide.classify, x[known], labels)}
 
 
-@torch.no_grad()
 def log_likelihood(model: nn.Module, guide: nn.Module, x: Tensor, *, num_samples: int = 1000) -> Tensor:
     """The importance-weighted bound on log p(x), with y summed out exactly, (N,) in nats.
 
@@ -100,12 +116,12 @@ def log_likelihood(model: nn.Module, guide: nn.Module, x: Tensor, *, num_samples
     check_rows(x, "x")
     if not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}")
-    num_classes = _num_classes(model, guide, x[:1])
     rows = x.split(max(1, DRAWS // num_samples))
-    return torch.cat([_log_mean_weight(model, guide, part, num_classes, num_samples) for part in rows])
+    with evaluating(model, guide):
+        num_classes = _num_classes(model, guide, x[:1])
+        return torch.cat([_log_mean_weight(model, guide, part, num_classes, num_samples) for part in rows])
 
 
-@torch.no_grad()
 def sample(
     model: nn.Module,
     n: int,
@@ -124,7 +140,7 @@ def sample(
         mean: return the mean of p(x | …) given the latents, and not a draw.
 
     Raises:
-        ValueError: n is not a positive integer, or y or a latent does not have n rows.
+        ValueError: n is not a positive integer, y or a latent does not have n rows, or the model has no such site.
     """
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"n must be a positive integer, got {n!r}")
@@ -134,7 +150,11 @@ def sample(
             raise ValueError(f"{name} has {len(value)} rows, but n = {n}")
     tensor = next((t for t in (*model.parameters(), *model.buffers())), torch.empty(0))
     forward = poutine.condition(poutine.uncondition(model), data=given)
-    site: Any = poutine.trace(forward).get_trace(tensor.new_empty(n, 0)).nodes["x"]
+    with evaluating(model):
+        nodes: Any = poutine.trace(forward).get_trace(tensor.new_empty(n, 0)).nodes
+    if unknown := given.keys() - nodes.keys():
+        raise ValueError(f"the model has no site {' or '.join(sorted(unknown))}, only {', '.join(_sites(nodes))}")
+    site = nodes["x"]
     return site["fn"].mean if mean else site["value"]
 
 
@@ -148,6 +168,10 @@ def _mean_terms(objective: Objective, parts: Sequence[tuple[Tensor | None, ...]]
         for name, term in objective.terms(*part).items():
             sums[name] = sums.get(name, 0.0) + rows * term.item()
     return {name: total / count for name, total in sums.items()}
+
+
+def _sites(nodes: Mapping[str, Any]) -> list[str]:
+    return [name for name, node in nodes.items() if node["type"] == "sample" and name != "data"]
 
 
 def _num_classes(model: nn.Module, guide: nn.Module, x: Tensor) -> int | None:

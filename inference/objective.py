@@ -9,7 +9,10 @@ reparametrisation; a y that is not given is summed out exactly.
 Shapes: x (N, D); y one-hot (N, K). Bounds are in nats per data point.
 """
 
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,6 +33,23 @@ class ScaleLatents(Messenger):
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if not msg["is_observed"]:
             msg["scale"] = msg["scale"] * self.weight
+
+
+@contextmanager
+def _explained(x: Tensor) -> Iterator[None]:
+    """What Pyro says of sites that do not match, or of parameters that are NaN, in terms of what was passed."""
+    try:
+        yield
+    except UserWarning as warning:
+        raise ValueError(f"model and guide do not have the same latent sites: {warning}") from warning
+    except ValueError as error:
+        if "cannot be differentiated" in str(error):
+            raise ValueError("no parameter requires a gradient; evaluate under torch.no_grad()") from error
+        what = str(error).split("\nTrace Shapes:")[0]  # the shapes stay in the error that this one comes from
+        if "nan" not in what:
+            raise ValueError(what) from error
+        scale = f"x lies between {x.min().item():g} and {x.max().item():g}; bring its columns to a scale of about 1"
+        raise ValueError(f"a network's output is NaN: its weights are, or x is too large ({scale})") from error
 
 
 class Objective(nn.Module, ABC):
@@ -59,6 +79,7 @@ class Objective(nn.Module, ABC):
         self.guide = guide
         self.num_samples = num_samples
         self.register_buffer("kl_weight", torch.tensor(1.0), persistent=False)
+        self._compared: set[bool] = set()
         self._elbo = TraceEnum_ELBO(
             num_particles=num_samples,
             vectorize_particles=num_samples > 1,
@@ -70,9 +91,21 @@ class Objective(nn.Module, ABC):
         """The mean over rows of ELBO(x), y summed out, or of ELBO(x, y): a scalar."""
         scaled = ScaleLatents(self.kl_weight)
         model, guide = scaled(self.model), scaled(self.guide)
-        if torch.is_grad_enabled():
-            return -self._elbo.differentiable_loss(model, guide, x, y) / len(x)
-        return x.new_tensor(-self._elbo.loss(model, guide, x, y) / len(x))
+        with _explained(x), self._sites_compared(labelled=y is not None):
+            if torch.is_grad_enabled():
+                return -self._elbo.differentiable_loss(model, guide, x, y) / len(x)
+            return x.new_tensor(-self._elbo.loss(model, guide, x, y) / len(x))
+
+    @contextmanager
+    def _sites_compared(self, *, labelled: bool) -> Iterator[None]:
+        """In the first call of a kind, makes an error of what Pyro only warns of: sites that do not match."""
+        if labelled in self._compared:
+            yield
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found .*vars in (model|guide)")
+            yield
+        self._compared.add(labelled)
 
     def forward(
         self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
@@ -92,14 +125,20 @@ class Objective(nn.Module, ABC):
         if (x_labelled is None) != (y_labelled is None):
             raise ValueError("x_labelled and y_labelled go together: give both, or None for both")
         if x_labelled is not None and y_labelled is not None:
-            check_rows(x_labelled, "x_labelled")
+            self._check_rows(x_labelled, "x_labelled")
             check_one_hot(y_labelled, x_labelled, "y_labelled")
         if x_unlabelled is not None:
-            check_rows(x_unlabelled, "x_unlabelled")
+            self._check_rows(x_unlabelled, "x_unlabelled")
         terms = self.terms(x_labelled, y_labelled, x_unlabelled)
         if not terms:
             raise ValueError(f"{type(self).__name__} has nothing to compute: the rows that it reads are None")
         return {**terms, "loss": self.loss(terms)}
+
+    def _check_rows(self, x: Tensor, name: str) -> None:
+        check_rows(x, name)
+        dtype = next((p.dtype for p in self.parameters()), x.dtype)
+        if x.dtype != dtype:
+            raise ValueError(f"{name} is {x.dtype}, but the networks are {dtype}; convert one with .to(...)")
 
     @abstractmethod
     def terms(

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # figures are written, never shown
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start; small tensors gain nothing by more
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = {"__pycache__", "build", "dist", "runs", "shared"}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from semipyro.distributions import MLP, BernoulliNet, BoundedNormalNet, NormalNet, UniformBox, likelihood_net
 from semipyro.guides import M2Guide, VAEGuide
-from semipyro.inference import ELBO, SemiSupervisedELBO, accuracy, log_likelihood, sample
+from semipyro.inference import ELBO, SemiSupervisedELBO, accuracy, evaluate, log_likelihood, sample
 from semipyro.models import M2, VAE
 from semipyro.papers import PAPERS
 
@@ -125,6 +125,16 @@ OBJECTIVES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "infinity": (lambda: bound(INF * X, Y), "x_labelled holds NaN or infinity in 4 of 4 rows"),
     "outside [0, 1]": (lambda: bound(x_unlabelled=XU + 1.5), "x must lie in [0, 1].*got values from 1.5 to 1.5"),
+    "images of 256 greys": (lambda: bound(255 * X, Y), "site 'x'.*x must lie in [0, 1].*from 255 to 255; rescale x"),
+    "astronomic rows": (lambda: bound(1e38 * X, Y), "output is NaN.*x lies between 1e+38 and 1e+38; bring its columns"),
+    "float64 rows": (lambda: bound(X.double(), Y.double()), "x_labelled is torch.float64, but the networks are"),
+    "an array": (lambda: bound(X.numpy(), Y), "x_labelled must be a (N, D) tensor of floats, got ndarray"),
+    "a list of labels": (lambda: bound(X, [0, 1, 2, 0]), "y_labelled must be one-hot.*got list"),
+    "a guide of another model": (
+        lambda: SemiSupervisedELBO(m2().model, vae().guide)(None, None, XU),
+        "do not have the same latent sites.*in model but not guide.*'y'",
+    ),
+    "nothing to train": (lambda: m2().requires_grad_(False)(X, Y, XU), "no parameter requires a gradient"),
     "no samples": (lambda: m2(num_samples=0), "num_samples must be a positive integer, got 0"),
     "half a sample": (lambda: m2(num_samples=1.5), "num_samples must be a positive integer, got 1.5"),
     "a negative labelled weight": (lambda: m2(labelled_weight=-1), "weights must not be negative, got -1"),
@@ -141,6 +151,12 @@ EVALUATION: dict[str, tuple[Callable[[], Any], str]] = {
     "one-hot labels": (lambda: accuracy_of(X, Y), "y must be 4 integer labels, got shape (4, 3) of torch.float32"),
     "fewer labels": (lambda: accuracy_of(X, labels(0, 1)), "y must be 4 integer labels, got shape (2,)"),
     "unlabelled rows alone": (lambda: accuracy_of(X, labels(-1, -1, -1, -1)), "y has no label"),
+    "a label of no class": (lambda: accuracy_of(X, labels(0, 1, 2, 3)), "y must hold labels 0 to 2, or -1, got 0 to 3"),
+    "a label below -1": (lambda: accuracy_of(X, labels(0, 1, 2, -2)), "y must hold labels 0 to 2, or -1, got -2 to 2"),
+    "a label of no class to evaluate": (lambda: evaluate(m2(), X, labels(0, 1, 2, 3)), "labels 0 to 2, or -1"),
+    "NaN to evaluate": (lambda: evaluate(m2(), NAN * X), "x holds NaN or infinity in 4 of 4 rows"),
+    "a site that is not there": (lambda: draws(4, latents={"a": X}), "the model has no site a, only y, z, x"),
+    "classes of a VAE": (lambda: sample(vae().model, 4, Y), "the model has no site y, only z, x"),
     "no draws": (lambda: draws(0), "n must be a positive integer, got 0"),
     "half a draw": (lambda: draws(2.5), "n must be a positive integer, got 2.5"),
     "labels of other draws": (lambda: draws(3, Y), "y has 4 rows, but n = 3"),

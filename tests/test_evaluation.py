@@ -8,7 +8,7 @@ import torch
 from analytic import CASES, Conditional, LinearGaussian, m1, m2
 from pyro.distributions import Normal, OneHotCategorical
 from semipyro.guides import M2Guide
-from semipyro.inference import accuracy, log_likelihood, sample
+from semipyro.inference import accuracy, evaluate, log_likelihood, sample
 from semipyro.models import M2
 from semipyro.papers import PAPERS
 from torch import Tensor
@@ -200,3 +200,35 @@ def test_sample_is_seeded_and_keeps_modes(name: str) -> None:
         assert torch.equal(sample(model, 20), first)
         assert first.dtype == dtype
         assert model.training
+
+
+def test_evaluate_is_the_mean_over_all_rows_and_over_the_labelled_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In chunks, without noise (the draw is the mean): equal to one call on all rows, and on those with a label."""
+    monkeypatch.setattr(Normal, "rsample", lambda self, shape=(): self.loc.expand(self.batch_shape))
+    monkeypatch.setattr("semipyro.inference.evaluation.BOUND_ROWS", 3)
+    objective = PAPERS["m2"].build(5, 3, z_dim=2, hidden=(4,))
+    x, other = torch.rand(10, 5), torch.rand(10, 5)
+    y = torch.tensor([0, -1, 2, 1, -1, -1, 0, 2, 1, -1])
+    known, one_hot = y >= 0, torch.eye(3)[y[y >= 0]]
+    for bound_x in (None, other):
+        rows = x if bound_x is None else bound_x
+        terms = objective(rows[known], one_hot, rows)
+        measured = evaluate(objective, x, y, bound_x=bound_x)
+        assert set(measured) == {"labelled", "classification", "unlabelled", "accuracy"}
+        for name in ("labelled", "classification", "unlabelled"):
+            assert measured[name] == pytest.approx(terms[name].item(), rel=1e-5)
+        assert measured["accuracy"] == accuracy(objective.guide.classify, x, y)
+    assert set(evaluate(objective, x)) == set(evaluate(objective, x, torch.full((10,), -1))) == {"unlabelled"}
+
+
+def test_evaluation_mode_is_used_and_given_back() -> None:
+    """Batch norm: statistics of the batch neither matter nor move."""
+    objective = PAPERS["m2"].build(5, 3, z_dim=2, hidden=(4,), batch_norm=True)
+    x = torch.rand(6, 5)
+    before = {name: value.clone() for name, value in objective.state_dict().items()}
+    objective.train()
+    log_likelihood(objective.model, objective.guide, x, num_samples=2)
+    sample(objective.model, 4)
+    assert objective.model.training
+    assert objective.guide.training
+    assert all(torch.equal(before[name], value) for name, value in objective.state_dict().items())
