@@ -12,8 +12,8 @@ LINK := $(VENV)/.src/semipyro
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1~\2/p' Makefile | while IFS='~' read -r t d; do printf '%-12s %s\n' "$$t" "$$d"; done
 
-demo: $(VENV)/.installed ## train M2 on the embedded digits and draw its figures, in runs/ss_vae_m2
-	$(BIN)/python examples/ss_vae_m2.py --overwrite
+demo: $(VENV)/.installed ## train M2 on the embedded digits and draw its figures, anew in runs/demo
+	$(BIN)/python examples/ss_vae_m2.py --out runs/demo --overwrite
 
 test: lint ## everything that has to pass: lint, types, tests, the README's commands
 	$(BIN)/pytest

@@ -1,5 +1,6 @@
 """Batches of labelled and unlabelled rows, side by side."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import repeat
@@ -27,6 +28,9 @@ class Batches:
         num_classes: K.
         labelled_batch_size: n; 0 where there is no labelled stream.
         unlabelled_batch_size: m.
+        binarize: whether each batch is a new draw.
+        seed: of the generator.
+        fingerprint: equal for equal rows with equal labels, so that a run is not resumed with others.
     """
 
     def __init__(
@@ -47,7 +51,8 @@ class Batches:
         self.labelled_batch_size, self.unlabelled_batch_size = labelled_batch_size, unlabelled_batch_size
         self._x, self._labels = x, labels
         self._labelled_rows, self._unlabelled_rows = labelled_rows, unlabelled_rows
-        self._binarize = binarize
+        self.binarize, self.seed = binarize, seed
+        self.fingerprint = _fingerprint(x, labels, labelled_rows, unlabelled_rows)
         self._random = generator(seed)
 
     def __len__(self) -> int:
@@ -98,7 +103,7 @@ class Batches:
 
     def _draw(self, rows: Tensor) -> Tensor:
         x = self._x[rows]
-        return bernoulli(x, self._random) if self._binarize else x
+        return bernoulli(x, self._random) if self.binarize else x
 
 
 def batches(
@@ -121,7 +126,7 @@ def batches(
     ``seed`` and the number of the pass, and on nothing else.
 
     Args:
-        x: floating, (N, D), a tensor or an array.
+        x: floating, (N, D), a tensor, or an array, which is converted to PyTorch's default type.
         y: integers, (N,), -1 for unlabelled rows; None for no labels.
         labelled_batch_size: n; 0 leaves the labelled side out (None, None).
         unlabelled_batch_size: m.
@@ -146,7 +151,10 @@ def batches(
     """
     n = whole_number("labelled_batch_size", labelled_batch_size)
     m = whole_number("unlabelled_batch_size", unlabelled_batch_size, minimum=1)
-    x = matrix("x", x)
+    given = x
+    x = matrix("x", given)
+    if not isinstance(given, Tensor):
+        x = x.to(torch.get_default_dtype())  # NumPy's numbers are double, networks are not
     y = torch.full((len(x),), -1) if y is None else labels("y", y, length=len(x))
     k = _num_classes(y, num_classes)
     hidden = classes("hidden_classes", hidden_classes, known=range(k))
@@ -165,6 +173,13 @@ def batches(
         binarize=binarize,
         seed=seed,
     )
+
+
+def _fingerprint(x: Tensor, *others: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in (x.double().sum(0), x[:1], *others):
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _num_classes(y: Tensor, num_classes: int | None) -> int:

@@ -25,7 +25,7 @@ class GreyBernoulli(dist.Bernoulli):
 
     support = constraints.unit_interval
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "GreyBernoulli":
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "GreyBernoulli":
         """The same distribution with batch shape `batch_shape`."""
         return super().expand(batch_shape, self._get_checked_instance(GreyBernoulli, _instance))
 
@@ -118,6 +118,19 @@ class StandardNormal(nn.Module):
         return dist.Normal(self.loc, self.scale).to_event(1)
 
 
+class ClosedUniform(dist.Uniform):
+    """The uniform distribution on the closed interval: a draw that was rounded onto `high` is inside."""
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "ClosedUniform":
+        """The same distribution with batch shape `batch_shape`."""
+        return super().expand(batch_shape, self._get_checked_instance(ClosedUniform, _instance))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """−log(high − low) inside, −∞ outside, in nats."""
+        inside = (value >= self.low) & (value <= self.high)
+        return torch.where(inside, -(self.high - self.low).log(), -torch.inf)
+
+
 class UniformBox(nn.Module):
     """The uniform distribution on [low, high]^dim, whatever the conditions."""
 
@@ -129,7 +142,7 @@ class UniformBox(nn.Module):
 
     def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
         """The distribution; conditions are ignored."""
-        return dist.Uniform(self.low, self.high).to_event(1)
+        return ClosedUniform(self.low, self.high).to_event(1)
 
 
 def _check_range(low: float, high: float) -> None:

@@ -84,7 +84,8 @@ class MLP(nn.Module):
         batch_norm: normalise before each activation.
 
     Raises:
-        ValueError: an unknown activation, no input that is read, or, when called, an input of another width.
+        ValueError: an unknown activation, `hidden` that is no sequence, no input that is read, or, when called, an input
+            of another width.
 
     `autocast_dtype` (None at first) is the type in which the layers compute; the output has the input's type again.
 
@@ -105,6 +106,8 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         make = _activation(activation)
+        if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+            raise ValueError(f"hidden must be a sequence of widths, such as (500,), got {hidden!r}")
         widths = (*hidden, out_dim)
         self.first = SumLinear(in_dims, widths[0])
         layers: list[nn.Module] = []

@@ -3,7 +3,7 @@
 from .checkpoint import load_weights
 from .elbo import ELBO
 from .evaluation import accuracy, evaluate, log_likelihood, sample
-from .fit import fit
+from .fit import check_fit_settings, fit
 from .objective import Objective
 from .semi_supervised import SemiSupervisedELBO
 
@@ -12,6 +12,7 @@ __all__ = [
     "Objective",
     "SemiSupervisedELBO",
     "accuracy",
+    "check_fit_settings",
     "evaluate",
     "fit",
     "load_weights",

@@ -18,25 +18,28 @@ def check_rows(x: Tensor, name: str) -> None:
         raise ValueError(f"{name} holds NaN or infinity in {bad} of {len(x)} rows; remove or impute them")
 
 
-def check_labels(y: Tensor, x: Tensor, num_classes: int, name: str) -> None:
-    """As many integer labels as x has rows, below `num_classes`, -1 where unlabelled; a ValueError otherwise."""
+def check_labels(y: Tensor, x: Tensor, num_classes: int | None, name: str) -> None:
+    """As many integer labels as x has rows, -1 where unlabelled, below K where it is known; a ValueError otherwise."""
     if not isinstance(y, Tensor) or y.shape != (len(x),) or y.is_floating_point():
         raise ValueError(f"{name} must be {len(x)} integer labels, got {_described(y)}")
-    if y.min() < -1 or y.max() >= num_classes:
-        raise ValueError(
-            f"{name} must hold labels 0 to {num_classes - 1}, or -1, got {y.min().item()} to {y.max().item()}"
-        )
+    if y.min() < -1 or (num_classes is not None and y.max() >= num_classes):
+        least, most = y.min().item(), y.max().item()
+        top = "K-1" if num_classes is None else num_classes - 1
+        raise ValueError(f"{name} must hold labels 0 to {top}, or -1 where unlabelled, got {least} to {most}")
 
 
-def check_one_hot(y: Tensor, x: Tensor, name: str) -> None:
-    """A (N, K) tensor of one-hot rows, as many as `x` has; a ValueError otherwise."""
+def check_one_hot(y: Tensor, name: str, *, rows: int, num_classes: int | None) -> None:
+    """A (N, K) tensor of one-hot rows, N = `rows`, K = `num_classes` where it is known; a ValueError otherwise."""
     if not isinstance(y, Tensor) or y.ndim != 2 or not y.is_floating_point():
         raise ValueError(
             f"{name} must be one-hot, a (N, K) tensor of floats, got {_described(y)}; "
             "turn integer labels into one-hot rows with torch.nn.functional.one_hot(y, K).float()"
         )
-    if len(y) != len(x):
-        raise ValueError(f"{name} has {len(y)} rows, but x_labelled has {len(x)}")
+    if len(y) != rows:
+        raise ValueError(f"{name} has {len(y)} rows, expected {rows}")
+    if num_classes is not None and y.shape[1] != num_classes:
+        expected = f"the model has {num_classes}; pass num_classes={num_classes} to batches"
+        raise ValueError(f"{name} has {y.shape[1]} classes, but {expected}")
     if is_validation_enabled() and not bool((((y == 0) | (y == 1)).all(dim=1) & (y.sum(dim=1) == 1)).all()):
         raise ValueError(f"{name} must be one-hot: a single 1 in each row and 0 elsewhere")
 

@@ -16,7 +16,7 @@ from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .checks import check_labels, check_rows
+from .checks import check_labels, check_one_hot, check_rows
 from .objective import Objective
 
 ROWS = 2_000  # rows of one call of a classifier
@@ -25,9 +25,10 @@ DRAWS = 10_000  # rows times samples of one call of a decoder
 
 
 @contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Modules in evaluation mode and without gradients inside; in the mode that they were in afterwards."""
-    parts = [part for module in modules for part in module.modules()]
+def evaluating(*things: object) -> Iterator[None]:
+    """Modules, or those that given methods belong to, in evaluation mode and without gradients; restored afterwards."""
+    owners = [getattr(thing, "__self__", thing) for thing in things]
+    parts = [part for owner in owners if isinstance(owner, nn.Module) for part in owner.modules()]
     modes = [part.training for part in parts]
     try:
         for part in parts:
@@ -39,12 +40,18 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-@torch.no_grad()
+def module_device(*modules: object) -> torch.device:
+    """Where the first parameter or buffer of the modules lies; the CPU where there is none."""
+    parts = (module for module in modules if isinstance(module, nn.Module))
+    tensors = (tensor for part in parts for tensor in (*part.parameters(), *part.buffers()))
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
 def accuracy(classifier: Callable[[Tensor], OneHotCategorical], x: Tensor, y: Tensor) -> float:
     """The fraction of rows whose most probable class is the true one.
 
     Args:
-        classifier: x → `OneHotCategorical` of batch shape (N,), such as a guide's `classify`.
+        classifier: x → `OneHotCategorical` of batch shape (N,), such as a guide's `classify`, or a module.
         x: (N, D).
         y: (N,) integer labels; rows with -1 (unlabelled) are left out.
 
@@ -52,48 +59,65 @@ def accuracy(classifier: Callable[[Tensor], OneHotCategorical], x: Tensor, y: Te
         ValueError: x and y of different length, y not integer labels below K, or no row with a label.
     """
     check_rows(x, "x")
-    check_labels(y, x, classifier(x[:1]).event_shape[0], "y")
-    if not (y >= 0).any():
-        raise ValueError("y has no label: accuracy needs at least one row whose class is known")
-    known = y >= 0
-    predicted = [classifier(rows).probs.argmax(-1) for rows in x[known].split(ROWS)]
-    return (torch.cat(predicted) == y[known]).double().mean().item()
+    device = module_device(getattr(classifier, "__self__", classifier))
+    with evaluating(classifier):
+        check_labels(y, x, classifier(x[:1].to(device)).event_shape[0], "y")
+        known = y >= 0
+        if not known.any():
+            raise ValueError("y has no label: accuracy needs at least one row whose class is known")
+        parts = x[known.to(x.device)].split(ROWS)
+        predicted = torch.cat([classifier(rows.to(device)).probs.argmax(-1).cpu() for rows in parts])
+    return (predicted == y[known].cpu()).sum().item() / len(predicted)
 
 
-@torch.no_grad()
+def check_validation(x: Tensor, y: Tensor | None, bound_x: Tensor | None) -> None:
+    """Rows, as many integer labels, and as many rows for the bounds; a ValueError otherwise."""
+    check_rows(x, "x")
+    if y is not None:
+        check_labels(y, x, None, "y")
+    if bound_x is not None:
+        check_rows(bound_x, "bound_x")
+        if bound_x.shape != x.shape:
+            raise ValueError(f"bound_x must have the shape of x, {tuple(x.shape)}, got {tuple(bound_x.shape)}")
+
+
 def evaluate(
     objective: Objective, x: Tensor, y: Tensor | None = None, *, bound_x: Tensor | None = None
 ) -> dict[str, float]:
-    """Every term of the objective, in nats per data point, and the accuracy; in evaluation mode.
+    """Every term of the objective, in nats per data point, and the accuracy; in evaluation mode, without gradients.
 
     Unlabelled terms are means over all rows, labelled ones over the rows with a label.
 
     Args:
-        objective: any objective; it is left in evaluation mode.
+        objective: any objective.
         x: (N, D).
         y: (N,) integer labels, -1 where unlabelled, or None.
         bound_x: the rows for the terms, where they differ from those to classify (images that were binarised once,
             while the classifier sees them in grey).
 
     Raises:
-        ValueError: x or bound_x is not (N, D) finite floats.
+        ValueError: x or bound_x is not (N, D) finite floats, or y not integer labels below K.
     """
-    objective.eval()
-    device = objective.kl_weight.device
+    check_validation(x, y, bound_x)
+    device = module_device(objective)
     x = x.to(device)
     rows = x if bound_x is None else bound_x.to(device)
-    check_rows(rows, "x")
-    terms = _mean_terms(objective, [(None, None, part) for part in rows.split(BOUND_ROWS)])
-    known = (y >= 0).to(device) if y is not None else None
-    if y is None or known is None or not known.any() or not hasattr(objective.guide, "classify"):
-        return terms
+    with evaluating(objective):
+        terms = _mean_terms(objective, [(None, None, part) for part in rows.split(BOUND_ROWS)])
+        if y is None or not (y >= 0).any() or not hasattr(objective.guide, "classify"):
+            return terms
+        return terms | _labelled_measures(objective, x, y.to(device), rows)
+
+
+def _labelled_measures(objective: Objective, x: Tensor, y: Tensor, rows: Tensor) -> dict[str, float]:
+    """The labelled terms of `rows` and the accuracy on `x`, where y is known."""
     num_classes = objective.guide.classify(x[:1]).event_shape[0]
     check_labels(y, x, num_classes, "y")
-    labels = y.to(device)[known]
-    one_hot = functional.one_hot(labels, num_classes).to(x)
+    known = y >= 0
+    one_hot = functional.one_hot(y[known], num_classes).to(x)
     pairs = zip(rows[known].split(BOUND_ROWS), one_hot.split(BOUND_ROWS), strict=True)
-    terms |= _mean_terms(objective, [(part, classes, None) for part, classes in pairs])
-    return {**terms, "accuracy": accuracy(objective.guide.classify, x[known], labels)}
+    terms = _mean_terms(objective, [(part, classes, None) for part, classes in pairs])
+    return {**terms, "accuracy": accuracy(objective.guide.classify, x, y)}
 
 
 def log_likelihood(model: nn.Module, guide: nn.Module, x: Tensor, *, num_samples: int = 1000) -> Tensor:
@@ -101,8 +125,9 @@ def log_likelihood(model: nn.Module, guide: nn.Module, x: Tensor, *, num_samples
 
         log 1/S Σ_s Σ_y p(x, y, z_s^y) / q(z_s^y | x, y),      z_s^y ~ q(z | x, y)
 
-    where z stands for all continuous latents. Its mean rises with S towards log p(x). "Importance weighted
-    autoencoders" (Burda et al., 2015), arXiv:1509.00519, eq. (8); S = 1 is the bound with the optimal q(y | x).
+    where z stands for all continuous latents. Its mean rises with S towards log p(x), and is at least the ELBO, also
+    that with the optimal q(y | x), for S = 1. "Importance weighted autoencoders" (Burda et al., 2015),
+    arXiv:1509.00519, eq. (8).
 
     Args:
         model: p, called as `model(x, y=None)`.
@@ -116,9 +141,9 @@ def log_likelihood(model: nn.Module, guide: nn.Module, x: Tensor, *, num_samples
     check_rows(x, "x")
     if not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}")
-    rows = x.split(max(1, DRAWS // num_samples))
+    rows = x.to(module_device(model, guide)).split(max(1, DRAWS // num_samples))
     with evaluating(model, guide):
-        num_classes = _num_classes(model, guide, x[:1])
+        num_classes = _num_classes(model, guide, rows[0][:1])
         return torch.cat([_log_mean_weight(model, guide, part, num_classes, num_samples) for part in rows])
 
 
@@ -144,14 +169,16 @@ def sample(
     """
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"n must be a positive integer, got {n!r}")
-    given = {**(latents or {}), **({} if y is None else {"y": y})}
+    if y is not None:
+        check_one_hot(y, "y", rows=n, num_classes=getattr(model, "y_dim", None))
+    device = module_device(model)
+    given = {name: value.to(device) for name, value in {**(latents or {}), **({} if y is None else {"y": y})}.items()}
     for name, value in given.items():
         if len(value) != n:
             raise ValueError(f"{name} has {len(value)} rows, but n = {n}")
-    tensor = next((t for t in (*model.parameters(), *model.buffers())), torch.empty(0))
     forward = poutine.condition(poutine.uncondition(model), data=given)
     with evaluating(model):
-        nodes: Any = poutine.trace(forward).get_trace(tensor.new_empty(n, 0)).nodes
+        nodes: Any = poutine.trace(forward).get_trace(torch.empty(n, 0, device=device)).nodes
     if unknown := given.keys() - nodes.keys():
         raise ValueError(f"the model has no site {' or '.join(sorted(unknown))}, only {', '.join(_sites(nodes))}")
     site = nodes["x"]

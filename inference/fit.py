@@ -15,14 +15,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .checkpoint import check_settings, check_weights, load_weights, objective_state, read_checkpoint
-from .checks import check_rows
+from .evaluation import check_validation, evaluate
 from .objective import Objective
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 Batch = tuple[Tensor | None, Tensor | None, Tensor | None]
 DEVICES = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "mps": "mps"}
-PRECISIONS = {"32": None, "bf16": torch.bfloat16}
+PRECISIONS = ("32", "bf16")
 
 
 def fit(
@@ -57,6 +59,7 @@ def fit(
     strategy: str = "auto",
     precision: str = "32",
     progress: bool | None = None,
+    report: Callable[[dict[str, float]], None] | None = None,
     loggers: Sequence[Any] = (),
     callbacks: Sequence[Any] = (),
 ) -> list[dict[str, float]]:
@@ -69,15 +72,16 @@ def fit(
 
     Args:
         objective: what to minimise; its parameters are trained in place, and it is left in evaluation mode.
-        batches: an iterable of `(x_labelled, y_labelled, x_unlabelled)`, gone through once an epoch.
+        batches: an iterable of `(x_labelled, y_labelled, x_unlabelled)`, gone through once an epoch. Noise that it
+            draws from PyTorch's own generator, as a shuffling DataLoader does, is the same in a resumed run.
         epochs: how many passes in all; a resumed run counts those that it has behind it.
         validation: `(x, y)`, y integer with -1 for unlabelled, or None where there are no labels.
         validation_bound_x: the rows on which validation *bounds* are computed, where they differ from validation's x:
             images that were binarised once, while the classifier sees them in grey.
         learning_rate: of the optimiser, at the start.
         schedule: epoch (from 0) → factor of the learning rate.
-        weight_decay: λ in λ/2 Σ w² over all matrices, added to the loss; 1/N is a N(0, 1) prior on the weights. The
-            reported loss and bounds are without it.
+        weight_decay: the optimiser's own, on matrices only. Adam's is λ in λ/2 Σ w², added to the loss: 1/N is a
+            N(0, 1) prior on the weights. The reported loss and bounds are without it.
         kl_warmup: epochs over which `objective.kl_weight` rises linearly to the value that it has now.
         gradient_clip_norm: the largest norm of the whole gradient.
         gradient_clip_value: the largest absolute value of a gradient's element, after the norm.
@@ -87,168 +91,183 @@ def fit(
         patience: stop after this many epochs without a new best.
         restore_best: leave the objective with the best epoch's weights, not the last's.
         out: a folder for `metrics.csv`, `checkpoints/last.ckpt` and `checkpoints/best.ckpt` (with validation).
-        resume: go on from `out`'s last checkpoint, to the numbers that a run without a break would have given; from
-            the start where the first epoch was not finished.
+        resume: go on from the last checkpoint in the folder `out`, to the numbers that a run without a break would
+            have given; from the start where the first epoch was not finished.
         device: "auto", "cpu", "cuda" or "mps".
-        devices: how many devices or processes; each takes its share of every batch.
+        devices: how many devices or processes; each takes its share of every batch. More than one need `out`.
         strategy: Lightning's, such as "ddp" or "ddp_spawn".
         precision: "32", or "bf16": the networks compute in bfloat16, densities and bounds in 32 bits.
         progress: a progress bar; None for one where there is a terminal or a notebook.
+        report: called with each epoch's row, in the main process.
         loggers: Lightning's loggers, which receive every row.
         callbacks: further Lightning callbacks.
 
     Raises:
         ValueError: a setting out of range, an unknown device, precision or monitor, an `out` that holds another run's
             files, or a checkpoint that is cut off, no checkpoint, or made with other settings (they are listed).
+        KeyboardInterrupt: Ctrl-C; `resume` goes on from the last whole epoch.
         FloatingPointError: a loss or gradient that is NaN or infinite; it names the epoch, the step and the term, and
             the last checkpoint stays as it was.
     """
-    _check(epochs, learning_rate, weight_decay, kl_warmup, gradient_clip_norm, gradient_clip_value, patience)
-    accelerator = _accelerator(device)
-    dtype = _choice("precision", precision, PRECISIONS)
-    monitor = _monitor(objective, validation, validation_bound_x, monitor, patience, restore_best)
-
-    from .training import Loader, Training, quiet, trainer_for  # Lightning takes seconds to import
-
-    settings = {
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "kl_warmup": kl_warmup,
-        "gradient_clip_norm": gradient_clip_norm,
-        "gradient_clip_value": gradient_clip_value,
+    check_fit_settings(
+        epochs=epochs, learning_rate=learning_rate, weight_decay=weight_decay, kl_warmup=kl_warmup,
+        gradient_clip_norm=gradient_clip_norm, gradient_clip_value=gradient_clip_value, patience=patience,
+        device=device, precision=precision,
+    )  # fmt: skip
+    monitor = _rehearse(objective, validation, validation_bound_x, monitor, needed=bool(patience or restore_best))
+    compared = {
+        "learning_rate": float(learning_rate),
+        "weight_decay": float(weight_decay),
+        "kl_warmup": int(kl_warmup),
+        "gradient_clip_norm": gradient_clip_norm and float(gradient_clip_norm),
+        "gradient_clip_value": gradient_clip_value and float(gradient_clip_value),
         "optimizer": getattr(optimizer, "__name__", type(optimizer).__name__),
-        "precision": precision,
         "monitor": monitor,
-        **_plain(objective, "objective"),
-        **_plain(batches, "batches"),
+        "precision": str(precision),
+        **_described(objective, batches),
     }
     with ExitStack() as stack:
-        folder = _folder(out, resume, keep=restore_best or devices not in (1, "1"), stack=stack)
-        checkpoint = _to_resume(objective, settings, folder) if resume and folder else None
+        folder = _folder(out, resume, alone=str(devices) == "1", keep=restore_best, stack=stack)
+        checkpoint = _to_resume(objective, compared, folder, epochs) if resume else None
+
+        from .training import Training, run  # Lightning takes seconds to import
+
         training = Training(
             objective, batches, epochs=epochs, validation=validation, validation_bound_x=validation_bound_x,
-            learning_rate=learning_rate, schedule=schedule, weight_decay=weight_decay, kl_warmup=kl_warmup,
-            gradient_clip_norm=gradient_clip_norm, gradient_clip_value=gradient_clip_value, optimizer=optimizer,
-            settings=settings, metrics_file=Path(out) / "metrics.csv" if out is not None else None,
+            schedule=schedule, optimizer=optimizer, patience=patience, compared=compared, folder=folder,
+            metrics_file=None if out is None else Path(out) / "metrics.csv", report=report,
         )  # fmt: skip
-        stack.enter_context(quiet())
-        trainer = trainer_for(
-            training, folder, monitor=monitor, patience=patience, progress=progress, accelerator=accelerator,
-            devices=devices, strategy=strategy, loggers=loggers, callbacks=callbacks,
-        )  # fmt: skip
-        stack.enter_context(training.settings_restored(dtype))
-        trainer.fit(training, Loader(batches), ckpt_path=checkpoint, weights_only=True if checkpoint else None)
-        return _finish(training, objective, folder, restore_best)
+        if checkpoint is None or not training.is_over(checkpoint["history"]):
+            run(
+                training, checkpoint=folder / "last.ckpt" if folder and checkpoint else None, progress=progress,
+                accelerator=DEVICES[device], devices=devices, strategy=strategy, loggers=loggers, callbacks=callbacks,
+            )  # fmt: skip
+        return _finish(training, folder, restore_best)
 
 
-def _finish(
-    training: Training, objective: Objective, folder: Path | None, restore_best: bool
-) -> list[dict[str, float]]:
-    """The history (which forked processes leave in the checkpoint only), after the last touches."""
-    history = training.history
-    if folder and (folder / "last.ckpt").exists():
-        history = read_checkpoint(folder / "last.ckpt")["history"]
-    if not history:
-        raise ValueError("batches gave no batch")
-    if restore_best and folder:
-        load_weights(objective, folder / "best.ckpt")
-    objective.eval()
-    return history
-
-
-def _folder(out: str | Path | None, resume: bool, *, keep: bool, stack: ExitStack) -> Path | None:
-    """Where the checkpoints go: below `out`, a temporary folder where they are needed all the same, or nowhere."""
-    if out is None:
-        if resume:
-            raise ValueError("resume=True needs out=, the folder of the run to go on with")
-        return Path(stack.enter_context(tempfile.TemporaryDirectory())) if keep else None
-    used = [name for name in ("metrics.csv", "checkpoints") if (Path(out) / name).exists()]
-    if used and not resume:
-        raise ValueError(f"{out} holds another run's {' and '.join(used)}; pass resume=True or choose another folder")
-    return Path(out) / "checkpoints"
-
-
-def _to_resume(objective: Objective, settings: dict[str, Any], folder: Path) -> Path | None:
-    """The last checkpoint, once it is known to be whole and of this run; None before the first epoch's end."""
-    path = folder / "last.ckpt"
-    if not path.exists():
-        return None
-    checkpoint = read_checkpoint(path)
-    check_settings(settings, checkpoint["fit_settings"], path)
-    check_weights(objective, objective_state(checkpoint), path)
-    return path
-
-
-def _plain(thing: object, name: str) -> dict[str, Any]:
-    """The public attributes that are plain values, to compare a checkpoint's with this run's."""
-    values = {
-        "": type(thing).__name__,
-        **{k: v for k, v in getattr(thing, "__dict__", {}).items() if isinstance(v, int | float | str)},
-    }
-    hidden = ("_", "training")
-    return {f"{name}.{k}".rstrip("."): v for k, v in values.items() if not k.startswith(hidden)}
-
-
-def _monitor(
-    objective: Objective,
-    validation: tuple[Tensor, Tensor | None] | None,
-    bound_x: Tensor | None,
-    monitor: str | None,
-    patience: int | None,
-    restore_best: bool,
-) -> str | None:
-    """The name of the metric that says which epoch is best; None without validation data."""
-    if validation is None:
-        if monitor or patience or restore_best or bound_x is not None:
-            raise ValueError("monitor, patience, restore_best and validation_bound_x need validation=(x, y)")
-        return None
-    x, y = validation
-    check_rows(x, "validation's x")
-    if y is not None and (y.shape != (len(x),) or y.is_floating_point()):
-        raise ValueError(f"validation's y must be {len(x)} integer labels, got shape {tuple(y.shape)} of {y.dtype}")
-    if bound_x is not None and bound_x.shape != x.shape:
-        raise ValueError(f"validation_bound_x must have shape {tuple(x.shape)}, got {tuple(bound_x.shape)}")
-    labelled = y is not None and bool((y >= 0).any())
-    if monitor == "accuracy" and not (labelled and hasattr(objective.guide, "classify")):
-        raise ValueError("monitor='accuracy' needs validation labels and a guide with classify")
-    best = "accuracy" if labelled and hasattr(objective.guide, "classify") else "unlabelled"
-    return f"validation_{monitor or best}"
-
-
-def _accelerator(device: str) -> str:
-    accelerator = _choice("device", device, DEVICES)
-    present: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if device in present and not present[device]():
-        raise ValueError(f"device {device!r} is not available on this machine; choose 'cpu' or 'auto'")
-    return accelerator
-
-
-def _choice(name: str, value: str, table: dict[str, Any]) -> Any:
-    if value not in table:
-        raise ValueError(f"{name} must be one of {', '.join(table)}, got {value!r}")
-    return table[value]
-
-
-def _check(
+def check_fit_settings(
+    *,
     epochs: int,
-    learning_rate: float,
-    weight_decay: float,
-    kl_warmup: int,
-    gradient_clip_norm: float | None,
-    gradient_clip_value: float | None,
-    patience: int | None,
+    learning_rate: float = 3e-4,
+    weight_decay: float = 0.0,
+    kl_warmup: int = 0,
+    gradient_clip_norm: float | None = None,
+    gradient_clip_value: float | None = None,
+    patience: int | None = None,
+    device: str = "auto",
+    precision: str = "32",
 ) -> None:
-    """A ValueError that names the first setting out of range."""
-    for name, number, least in (("epochs", epochs, 1), ("kl_warmup", kl_warmup, 0), ("patience", patience, 1)):
-        if number is not None and (not isinstance(number, int) or number < least):
-            raise ValueError(f"{name} must be an integer of at least {least}, got {number!r}")
+    """What `fit` asks of its settings, to be asked before anything else is done.
+
+    Raises:
+        ValueError: the first setting that is out of range or unknown, and what it may be.
+    """
+    for name, count, least in (("epochs", epochs, 1), ("kl_warmup", kl_warmup, 0), ("patience", patience, 1)):
+        if count is not None and (not isinstance(count, Integral) or count < least):
+            raise ValueError(f"{name} must be an integer of at least {least}, got {count!r}")
     positive = {
         "learning_rate": learning_rate,
         "gradient_clip_norm": gradient_clip_norm,
         "gradient_clip_value": gradient_clip_value,
     }
-    for name, value in positive.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value!r}")
+    for name, number in positive.items():
+        if number is not None and not 0 < number < float("inf"):
+            raise ValueError(f"{name} must be positive and finite, got {number!r}")
     if not weight_decay >= 0:
         raise ValueError(f"weight_decay must not be negative, got {weight_decay!r}")
+    for name, choice, table in (("device", device, DEVICES), ("precision", str(precision), PRECISIONS)):
+        if choice not in table:
+            raise ValueError(f"{name} must be one of {', '.join(table)}, got {choice!r}")
+    present: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if device in present and not present[device]():
+        raise ValueError(f"device {device!r} is not available on this machine; choose 'cpu' or 'auto'")
+
+
+def _finish(training: Training, folder: Path | None, restore_best: bool) -> list[dict[str, float]]:
+    """The history and the weights to end with, which forked processes leave in the checkpoint only."""
+    history, objective = training.history, training.objective
+    if folder and (folder / "last.ckpt").exists():
+        history = read_checkpoint(folder / "last.ckpt")["history"]
+        load_weights(objective, folder / ("best.ckpt" if restore_best else "last.ckpt"))
+    if not history:
+        raise ValueError("batches gave no batch")
+    objective.eval()
+    return history
+
+
+def _folder(out: str | Path | None, resume: bool, *, alone: bool, keep: bool, stack: ExitStack) -> Path | None:
+    """Where the checkpoints go: below `out`, a temporary folder where they are needed all the same, or nowhere."""
+    if out is None:
+        if resume or not alone:
+            raise ValueError("resume=True and devices other than 1 need out=, the folder of the run")
+        return Path(stack.enter_context(tempfile.TemporaryDirectory())) if keep else None
+    used = [name for name in ("metrics.csv", "checkpoints") if (Path(out) / name).exists()]
+    if used and not resume:
+        raise ValueError(f"{out} holds another run's {' and '.join(used)}; pass resume=True or choose another folder")
+    if Path(out).exists() != Path(out).is_dir() or (resume and not Path(out).exists()):
+        raise ValueError(f"out must be {'the folder of the run to resume' if resume else 'a folder'}, got {out}")
+    return Path(out) / "checkpoints"
+
+
+def _to_resume(
+    objective: Objective, compared: dict[str, Any], folder: Path | None, epochs: int
+) -> dict[str, Any] | None:
+    """The last checkpoint, once it is known to be whole and of this run; None before the first epoch's end."""
+    path = Path(folder or "") / "last.ckpt"
+    if not path.exists():
+        return None
+    checkpoint = read_checkpoint(path)
+    check_settings(compared, checkpoint["fit_settings"], path)
+    check_weights(objective, objective_state(checkpoint), path)
+    if len(checkpoint["history"]) > epochs:
+        raise ValueError(f"{path} has {len(checkpoint['history'])} epochs behind it, more than epochs={epochs}")
+    return checkpoint
+
+
+def _described(objective: Objective, batches: object) -> dict[str, Any]:
+    """Types, public plain attributes and small constants of every part, to compare a checkpoint's with this run's.
+
+    Batch norm's statistics are no constants, and `kl_weight` is compared as it was given.
+    """
+    parts: dict[str, object] = {f"objective.{name}".rstrip("."): part for name, part in objective.named_modules()}
+    described: dict[str, Any] = {}
+    for path, part in {**parts, "batches": batches}.items():
+        described[path] = type(part).__name__
+        for name, value in getattr(part, "__dict__", {}).items():
+            if isinstance(value, bool | int | float | str) and not name.startswith("_") and name != "training":
+                described[f"{path}.{name}"] = value.item() if isinstance(value, np.generic) else value
+        if isinstance(part, nn.Module) and not isinstance(part, nn.modules.batchnorm._BatchNorm):
+            small = (item for item in part.named_buffers(recurse=False) if item[1].numel() <= 1000)
+            described |= {f"{path}.{name}": buffer.tolist() for name, buffer in small}
+    return described
+
+
+def _rehearse(
+    objective: Objective,
+    validation: tuple[Tensor, Tensor | None] | None,
+    bound_x: Tensor | None,
+    monitor: str | None,
+    *,
+    needed: bool,
+) -> str | None:
+    """Evaluates two rows of the validation data, so that what is wrong with them is said before the first epoch.
+
+    Returns:
+        The name of the metric that says which epoch is best; None without validation data.
+    """
+    if validation is None:
+        if needed or monitor or bound_x is not None:
+            raise ValueError("monitor, patience, restore_best and validation_bound_x need validation=(x, y)")
+        return None
+    x, y = validation
+    check_validation(x, y, bound_x)
+    rows = torch.tensor([0] if y is None else [0, int((y >= 0).int().argmax())], device=x.device)
+    with torch.random.fork_rng():
+        known = evaluate(
+            objective, x[rows], None if y is None else y.to(x.device)[rows],
+            bound_x=None if bound_x is None else bound_x[rows.to(bound_x.device)],
+        )  # fmt: skip
+    monitor = monitor or ("accuracy" if "accuracy" in known else "unlabelled")
+    if monitor not in known:
+        raise ValueError(f"monitor must be one of {', '.join(known)}, got {monitor!r}")
+    return f"validation_{monitor}"

@@ -36,20 +36,24 @@ class ScaleLatents(Messenger):
 
 
 @contextmanager
-def _explained(x: Tensor) -> Iterator[None]:
+def _explained(x: Tensor, kind: str) -> Iterator[None]:
     """What Pyro says of sites that do not match, or of parameters that are NaN, in terms of what was passed."""
     try:
         yield
     except UserWarning as warning:
+        if "vars in" not in str(warning):
+            raise
         raise ValueError(f"model and guide do not have the same latent sites: {warning}") from warning
     except ValueError as error:
         if "cannot be differentiated" in str(error):
             raise ValueError("no parameter requires a gradient; evaluate under torch.no_grad()") from error
         what = str(error).split("\nTrace Shapes:")[0]  # the shapes stay in the error that this one comes from
-        if "nan" not in what:
+        if "to satisfy the constraint" not in what:
             raise ValueError(what) from error
         scale = f"x lies between {x.min().item():g} and {x.max().item():g}; bring its columns to a scale of about 1"
-        raise ValueError(f"a network's output is NaN: its weights are, or x is too large ({scale})") from error
+        raise FloatingPointError(
+            f"a network's output is NaN in the {kind} bound: its weights are, or x is too large ({scale})"
+        ) from error
 
 
 class Objective(nn.Module, ABC):
@@ -59,26 +63,27 @@ class Objective(nn.Module, ABC):
         model: p, called as `model(x, y=None)`.
         guide: q, called as `guide(x, y=None)`.
         num_samples: S, how many draws of the continuous latents each bound averages over.
+        kl_weight: multiplies log p − log q of every latent site. It becomes a buffer, but as a setting, and not a
+            weight of a network, it is not in the state.
 
     Raises:
-        ValueError: `num_samples` is not a positive integer.
-
-    `kl_weight` (1) multiplies log p − log q of every latent site. It is a setting and not a weight of a network:
-    it moves with the module, but is not in its state.
+        ValueError: `num_samples` is not a positive integer, or `kl_weight` negative.
     """
 
     model: nn.Module
     guide: Any  # a module with `classify` where its model has labels, and `encode`
     kl_weight: Tensor
 
-    def __init__(self, model: nn.Module, guide: nn.Module, *, num_samples: int = 1) -> None:
+    def __init__(self, model: nn.Module, guide: nn.Module, *, num_samples: int = 1, kl_weight: float = 1.0) -> None:
         super().__init__()
+        if not kl_weight >= 0:
+            raise ValueError(f"kl_weight must not be negative, got {kl_weight!r}")
         if not isinstance(num_samples, int) or num_samples < 1:
             raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}")
         self.model = model
         self.guide = guide
         self.num_samples = num_samples
-        self.register_buffer("kl_weight", torch.tensor(1.0), persistent=False)
+        self.register_buffer("kl_weight", torch.tensor(float(kl_weight)), persistent=False)
         self._compared: set[bool] = set()
         self._elbo = TraceEnum_ELBO(
             num_particles=num_samples,
@@ -91,7 +96,7 @@ class Objective(nn.Module, ABC):
         """The mean over rows of ELBO(x), y summed out, or of ELBO(x, y): a scalar."""
         scaled = ScaleLatents(self.kl_weight)
         model, guide = scaled(self.model), scaled(self.guide)
-        with _explained(x), self._sites_compared(labelled=y is not None):
+        with _explained(x, "unlabelled" if y is None else "labelled"), self._sites_compared(labelled=y is not None):
             if torch.is_grad_enabled():
                 return -self._elbo.differentiable_loss(model, guide, x, y) / len(x)
             return x.new_tensor(-self._elbo.loss(model, guide, x, y) / len(x))
@@ -118,7 +123,8 @@ class Objective(nn.Module, ABC):
             x_unlabelled: (N_u, D) or None.
 
         Raises:
-            ValueError: nothing to compute; labels without rows or rows without labels; a wrong shape; and, while
+            FloatingPointError: a network's output is NaN.
+        ValueError: nothing to compute; labels without rows or rows without labels; a wrong shape; and, while
                 Pyro's validation is on, NaN or infinity in x, labels that are not one-hot, or an x outside the
                 likelihood's support.
         """
@@ -126,7 +132,9 @@ class Objective(nn.Module, ABC):
             raise ValueError("x_labelled and y_labelled go together: give both, or None for both")
         if x_labelled is not None and y_labelled is not None:
             self._check_rows(x_labelled, "x_labelled")
-            check_one_hot(y_labelled, x_labelled, "y_labelled")
+            check_one_hot(
+                y_labelled, "y_labelled", rows=len(x_labelled), num_classes=getattr(self.model, "y_dim", None)
+            )
         if x_unlabelled is not None:
             self._check_rows(x_unlabelled, "x_unlabelled")
         terms = self.terms(x_labelled, y_labelled, x_unlabelled)

@@ -26,6 +26,7 @@ class SemiSupervisedELBO(Objective):
         labelled_weight: weight of `labelled` beside `unlabelled`.
         classification_weight: weight of `classification`; 0 leaves it out of the loss, though not of the terms.
         num_samples: S, draws of the continuous latents.
+        kl_weight: of log p − log q of every latent site.
 
     Raises:
         ValueError: a negative weight, or `num_samples` not a positive integer.
@@ -39,8 +40,9 @@ class SemiSupervisedELBO(Objective):
         labelled_weight: float = 1.0,
         classification_weight: float = 0.0,
         num_samples: int = 1,
+        kl_weight: float = 1.0,
     ) -> None:
-        super().__init__(model, guide, num_samples=num_samples)
+        super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
         if not (labelled_weight >= 0 and classification_weight >= 0):
             raise ValueError(f"weights must not be negative, got {labelled_weight} and {classification_weight}")
         self.labelled_weight = labelled_weight

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import logging
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +21,6 @@ from ..compat import mend_torchvision
 mend_torchvision()  # before Lightning, which imports it
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -27,14 +28,19 @@ from tqdm.auto import tqdm
 
 from ..distributions import MLP
 from ..files import write_whole
-from .evaluation import evaluate
+from .evaluation import evaluate, module_device
 from .objective import Objective
 
 Row = dict[str, float]
+DTYPES = {"32": None, "bf16": torch.bfloat16}
 
 
 class Training(LightningModule):
-    """One run of `fit`; the arguments are explained there."""
+    """One run of `fit`, where the arguments are explained; `compared` are the settings that a checkpoint keeps.
+
+    What changes with the epoch depends on its number alone, and which epoch was best is read from the history, so
+    that a checkpoint needs little: weights, optimiser, history, the seed, and where the batches stand.
+    """
 
     def __init__(
         self,
@@ -44,81 +50,68 @@ class Training(LightningModule):
         epochs: int,
         validation: tuple[Tensor, Tensor | None] | None,
         validation_bound_x: Tensor | None,
-        learning_rate: float,
         schedule: Callable[[int], float] | None,
-        weight_decay: float,
-        kl_warmup: int,
-        gradient_clip_norm: float | None,
-        gradient_clip_value: float | None,
         optimizer: Callable[..., torch.optim.Optimizer],
-        settings: dict[str, Any],
+        patience: int | None,
+        compared: dict[str, Any],
+        folder: Path | None,
         metrics_file: Path | None,
+        report: Callable[[Row], None] | None,
     ) -> None:
         super().__init__()
         self.objective = objective
         self.batches = batches
-        self.epochs = epochs
+        self.epochs = int(epochs)
         self.validation = validation
         self.validation_bound_x = validation_bound_x
-        self.learning_rate = learning_rate
         self.schedule = schedule
-        self.weight_decay = weight_decay
-        self.kl_warmup = kl_warmup
-        self.kl_target = objective.kl_weight.item()
-        self.gradient_clip_norm = gradient_clip_norm
-        self.gradient_clip_value = gradient_clip_value
         self.make_optimizer = optimizer
-        self.settings = settings
+        self.patience = patience
+        self.compared = compared
+        self.folder = folder
         self.metrics_file = metrics_file
+        self.report = report
+        self.kl_target = objective.kl_weight.item()
         self.history: list[Row] = []
         self.seed = int(torch.randint(2**31, ()).item())
-
-    @contextmanager
-    def settings_restored(self, dtype: torch.dtype | None) -> Iterator[None]:
-        """Networks compute in `dtype` inside; outside, they and `kl_weight` are as they were."""
-        networks = [module for module in self.objective.modules() if isinstance(module, MLP)]
-        before = [network.autocast_dtype for network in networks]
-        try:
-            for network in networks:
-                network.autocast_dtype = dtype
-            yield
-        finally:
-            self.objective.kl_weight.fill_(self.kl_target)
-            for network, previous in zip(networks, before, strict=True):
-                network.autocast_dtype = previous
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Weight decay on matrices, none on biases."""
         parameters = [p for p in self.objective.parameters() if p.requires_grad]
-        matrices = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay}
+        matrices = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.compared["weight_decay"]}
         others = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
-        return self.make_optimizer([matrices, others], lr=self.learning_rate)
+        return self.make_optimizer([matrices, others], lr=self.compared["learning_rate"])
+
+    def seed_epoch(self) -> None:
+        """The epoch's random numbers, in this process. Lightning may ask for the first batch before it counts on."""
+        torch.manual_seed(self.seed + 7919 * len(self.history) + 104729 * self.global_rank)
 
     def on_train_epoch_start(self) -> None:
-        """Everything that changes with the epoch depends on its number alone, so that a resumed run sees the same."""
-        epoch = self.current_epoch
-        self.rate = self.learning_rate * (self.schedule(epoch) if self.schedule else 1.0)
+        """The epoch's learning rate and `kl_weight`, and empty sums."""
+        epoch, warmup = self.current_epoch, self.compared["kl_warmup"]
+        self.rate = float(self.compared["learning_rate"] * (self.schedule(epoch) if self.schedule else 1.0))
         for group in self.optimizers().param_groups:  # type: ignore[union-attr] # there is one optimiser
             group["lr"] = self.rate
-        warm = min(1.0, (epoch + 1) / self.kl_warmup) if self.kl_warmup else 1.0
-        self.objective.kl_weight.fill_(self.kl_target * warm)
+        self.objective.kl_weight.fill_(self.kl_target * (min(1.0, (epoch + 1) / warmup) if warmup else 1.0))
         self.sums: dict[str, Tensor] = {}
-        self.rows = 0
+        self.rows: dict[str, int] = {}
         self.start = time.perf_counter()
-        torch.manual_seed(self.seed + 7919 * epoch + 104729 * self.global_rank)
 
     def training_step(self, batch: tuple[Tensor | None, ...], step: int) -> Tensor:
         """The loss of this process' share of the batch; terms are summed, not yet looked at."""
+        self.step = step
         x_labelled, y_labelled, x_unlabelled = (self._share(rows) for rows in batch)
-        terms = self.objective(x_labelled, y_labelled, x_unlabelled)
+        try:
+            terms = self.objective(x_labelled, y_labelled, x_unlabelled)
+        except FloatingPointError as error:
+            raise self._broken(str(error)) from error
         if not torch.isfinite(terms["loss"]):
             bad = [name for name, term in terms.items() if not torch.isfinite(term)]
-            raise FloatingPointError(self._broken(step, f"{' and '.join(bad)} is NaN or infinite"))
+            raise self._broken(f"{' and '.join(bad)} is NaN or infinite")
         rows = len(x_unlabelled if x_unlabelled is not None else x_labelled)  # type: ignore[arg-type] # one is there
         for name, term in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + rows * term.detach()
-        self.rows += rows
-        self.step = step
+            self.rows[name] = self.rows.get(name, 0) + rows
         return terms["loss"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -126,30 +119,48 @@ class Training(LightningModule):
         parameters = [p for p in self.objective.parameters() if p.grad is not None]
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not torch.isfinite(norm):
-            raise FloatingPointError(self._broken(self.step, "the gradient of loss is NaN or infinite"))
-        if self.gradient_clip_norm is not None:
-            clip_grads_with_norm_(parameters, self.gradient_clip_norm, norm)
-        if self.gradient_clip_value is not None:
-            torch.nn.utils.clip_grad_value_(parameters, self.gradient_clip_value)
+            raise self._broken("the gradient of loss is NaN or infinite")
+        if self.compared["gradient_clip_norm"] is not None:
+            clip_grads_with_norm_(parameters, self.compared["gradient_clip_norm"], norm)
+        if self.compared["gradient_clip_value"] is not None:
+            torch.nn.utils.clip_grad_value_(parameters, self.compared["gradient_clip_value"])
 
     def on_train_epoch_end(self) -> None:
-        """Adds the epoch's row to the history, and tells it to Lightning's callbacks and loggers."""
+        """Adds the epoch's row to the history, tells whoever wants to know, and saves."""
         row: Row = {"epoch": self.current_epoch + 1, **self._means()}
         if self.validation is not None:
-            torch.manual_seed(self.seed)
             row |= self._validate(*self.validation)
-            self._check_monitor(row)
         row |= {"learning_rate": self.rate, "kl_weight": self.objective.kl_weight.item()}
         row["seconds"] = time.perf_counter() - self.start
         self.history.append(row)
         self.log_dict({name: torch.tensor(value) for name, value in row.items() if name != "epoch"})
         if self.metrics_file is not None and self.trainer.is_global_zero:
             write_metrics(self.history, self.metrics_file)
+        self._save()
+        if self.report is not None and self.trainer.is_global_zero:
+            self.report(row)
+        self.trainer.should_stop = self.is_over(self.history)
+
+    def is_over(self, history: Sequence[Row]) -> bool:
+        """Whether nothing is left to do: all epochs are done, or `patience` of them brought no new best."""
+        waited = len(history) - 1 - self._best(history) if history else 0
+        return len(history) >= self.epochs or (self.patience is not None and waited >= self.patience)
+
+    def _best(self, history: Sequence[Row]) -> int:
+        monitor = self.compared["monitor"]
+        return max(range(len(history)), key=lambda i: history[i][monitor]) if monitor else len(history) - 1
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        if self.compared["monitor"] and self._best(self.history) == len(self.history) - 1:
+            self.trainer.save_checkpoint(self.folder / "best.ckpt")
+        self.trainer.save_checkpoint(self.folder / "last.ckpt")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what a resumed run needs to see the same numbers."""
         state = self.batches.state_dict() if hasattr(self.batches, "state_dict") else None
-        checkpoint |= {"fit_settings": self.settings, "history": self.history, "seed": self.seed, "batches": state}
+        checkpoint |= {"fit_settings": self.compared, "history": self.history, "seed": self.seed, "batches": state}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes it back."""
@@ -158,19 +169,16 @@ class Training(LightningModule):
             self.batches.load_state_dict(checkpoint["batches"])
 
     def _validate(self, x: Tensor, y: Tensor | None) -> Row:
-        """`validation_…` of what `evaluate` measures, with `kl_weight` 1."""
+        """`validation_…` of what `evaluate` measures, with `kl_weight` 1 and the same noise in every epoch."""
+        torch.manual_seed(self.seed)
         weight = self.objective.kl_weight.item()
         self.objective.kl_weight.fill_(1.0)
-        measured = evaluate(self.objective, x, y, bound_x=self.validation_bound_x)
+        try:
+            measured = evaluate(self.objective, x, y, bound_x=self.validation_bound_x)
+        except FloatingPointError as error:
+            raise self._broken(f"in validation, {error}") from error
         self.objective.kl_weight.fill_(weight)
-        self.objective.train()
         return {f"validation_{name}": value for name, value in measured.items()}
-
-    def _check_monitor(self, row: Row) -> None:
-        monitor = self.settings["monitor"]
-        if monitor not in row:
-            known = [name.removeprefix("validation_") for name in row if name.startswith("validation_")]
-            raise ValueError(f"monitor must be one of {', '.join(known)}, got {monitor.removeprefix('validation_')!r}")
 
     def _share(self, rows: Tensor | None) -> Tensor | None:
         """Every world_size-th row, wrapping around so that each process has as many."""
@@ -183,32 +191,31 @@ class Training(LightningModule):
     def _means(self) -> Row:
         """The epoch's mean of each term over all rows and processes."""
         if not self.sums:
-            raise ValueError("batches gave no batch")
-        return {name: self._mean(total / self.rows) for name, total in self.sums.items()}
+            raise ValueError("batches gave no batch; it must be something that can be gone through again every epoch")
+        means = {name: total / self.rows[name] for name, total in self.sums.items()}
+        return {name: float(self.trainer.strategy.reduce(mean, reduce_op="mean")) for name, mean in means.items()}
 
-    def _mean(self, value: Tensor) -> float:
-        return float(self.trainer.strategy.reduce(value, reduce_op="mean"))
-
-    def _broken(self, step: int, what: str) -> str:
-        return (
-            f"epoch {self.current_epoch + 1}, step {step + 1}: {what}. The last checkpoint, if any, is from the epoch "
-            "before. A lower learning_rate, gradient_clip_norm or kl_warmup may help."
+    def _broken(self, what: str) -> FloatingPointError:
+        return FloatingPointError(
+            f"epoch {self.current_epoch + 1}, step {self.step + 1}: {what}. The last checkpoint, if any, is from the "
+            "epoch before. A lower learning rate, gradient clipping or a KL warm-up may help."
         )
 
 
 class Loader:
-    """Any iterable of batches, as one thing: Lightning would take a list of batches for a list of loaders."""
+    """The batches as one thing (Lightning would take a list for a list of loaders), seeded where a pass begins."""
 
-    def __init__(self, batches: Iterable[Any]) -> None:
-        self.batches = batches
+    def __init__(self, training: Training) -> None:
+        self.training = training
 
     def __iter__(self) -> Iterator[Any]:
         """One pass."""
-        return iter(self.batches)
+        self.training.seed_epoch()
+        yield from self.training.batches
 
     def __len__(self) -> int:
         """The batches in a pass; a TypeError, which Lightning expects, where nobody knows."""
-        return len(self.batches)  # type: ignore[arg-type]
+        return len(self.training.batches)  # type: ignore[arg-type]
 
 
 class Atomic(TorchCheckpointIO):
@@ -225,9 +232,9 @@ class Bar(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the bar where the run stands."""
         steps = trainer.num_training_batches
-        known = steps != float("inf")
-        total = int(steps) * (trainer.max_epochs or 0) if known else None
-        self.bar = tqdm(total=total, initial=trainer.global_step, unit="step", dynamic_ncols=True)
+        total = int(steps) * (trainer.max_epochs or 0) if steps != float("inf") else None
+        alone = trainer.is_global_zero
+        self.bar = tqdm(total=total, initial=trainer.global_step, unit="step", dynamic_ncols=True, disable=not alone)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says which epoch."""
@@ -241,84 +248,82 @@ class Bar(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends with the last epoch's numbers."""
         self._show_last_row(pl_module)
+        self.bar.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Ends all the same."""
+        if hasattr(self, "bar"):
+            self.bar.close()
 
     def _show_last_row(self, training: Any) -> None:
         row = training.history[-1] if training.history else {}
         shown = ("loss", "validation_unlabelled", "validation_accuracy")
         self.bar.set_postfix({name: f"{row[name]:.4g}" for name in shown if name in row}, refresh=False)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Closes the bar, also after an error."""
-        if hasattr(self, "bar"):
-            self.bar.close()
 
-
-def trainer_for(
+def run(
     training: Training,
-    folder: Path | None,
     *,
-    monitor: str | None,
-    patience: int | None,
+    checkpoint: Path | None,
     progress: bool | None,
     accelerator: str,
     devices: int | str,
     strategy: str,
     loggers: Sequence[Any],
     callbacks: Sequence[Any],
-) -> Trainer:
-    """Lightning's trainer with the callbacks that the settings ask for, and nothing that talks."""
-    return Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        strategy=strategy,
-        max_epochs=training.epochs,
-        logger=list(loggers) or False,
-        callbacks=[*callbacks, *_bars(progress), *_stoppers(monitor, patience), *_savers(folder, monitor)],
-        plugins=[Atomic()],
-        default_root_dir=folder,
-        enable_checkpointing=folder is not None,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-
-
-def _bars(progress: bool | None) -> list[Callback]:
-    """Where nobody said: a bar in a terminal and in a notebook."""
+) -> None:
+    """Trains, from the checkpoint if there is one, and leaves everything around the weights as it was."""
     if progress is None:
         progress = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return [Bar()] if progress else []
+    with quiet(), interruptible(), restored(training):
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            strategy=strategy,
+            max_epochs=training.epochs,
+            logger=list(loggers) or False,
+            callbacks=[*callbacks, *([Bar()] if progress else [])],
+            plugins=[Atomic()],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(training, Loader(training), ckpt_path=checkpoint, weights_only=True if checkpoint else None)
 
 
-def _stoppers(monitor: str | None, patience: int | None) -> list[Callback]:
-    if monitor is None or patience is None:
-        return []
-    return [EarlyStopping(monitor, mode="max", patience=patience, check_on_train_epoch_end=True, check_finite=False)]
+@contextmanager
+def restored(training: Training) -> Iterator[None]:
+    """Inside, networks train and compute in the precision asked for; outside, all is as it was but for the weights."""
+    objective = training.objective
+    networks = [module for module in objective.modules() if isinstance(module, MLP)]
+    before, device = [network.autocast_dtype for network in networks], module_device(objective)
+    training.train()
+    try:
+        for network in networks:
+            network.autocast_dtype = DTYPES[training.compared["precision"]]
+        yield
+    finally:
+        objective.kl_weight.fill_(training.kl_target)
+        objective.to(device).eval()
+        for network, previous in zip(networks, before, strict=True):
+            network.autocast_dtype = previous
 
 
-def _savers(folder: Path | None, monitor: str | None) -> list[Callback]:
-    """The best epoch's checkpoint and then the last's, so that the last knows of the best."""
-    if folder is None:
-        return []
-    common: dict[str, Any] = {
-        "dirpath": folder, "save_on_train_epoch_end": True, "enable_version_counter": False,
-    }  # fmt: skip
-    best = [ModelCheckpoint(filename="best", monitor=monitor, mode="max", **common)] if monitor else []
-    return [*best, ModelCheckpoint(filename="last", **common)]
-
-
-def write_metrics(history: Sequence[Row], path: Path) -> None:
-    """The history as a CSV file, a row an epoch."""
-    names = list(dict.fromkeys(name for row in history for name in row))
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(history)
-
-    write_whole(path, write)
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C stays Ctrl-C: Lightning makes a `SystemExit` of it, and ignores the signal from then on."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stopped:
+        if isinstance(stopped.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
@@ -335,3 +340,16 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def write_metrics(history: Sequence[Row], path: Path) -> None:
+    """The history as a CSV file, a row an epoch."""
+    names = list(dict.fromkeys(name for row in history for name in row))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(history)
+
+    write_whole(path, write)

@@ -1,8 +1,7 @@
-"""What the figures share: colours and names of classes, scatters, checks, and quiet use of a model."""
+"""What the figures share: colours and names of classes, scatters, and checks."""
 
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Protocol
 
 import matplotlib
@@ -13,7 +12,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from torch import Tensor, nn
+from torch import Tensor
 
 UNLABELLED = -1
 
@@ -37,22 +36,6 @@ class NotebookFigure(Figure):
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of a size in inches, whose labels are given the room they need."""
     return NotebookFigure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
-
-
-@contextmanager
-def evaluating(*parts: object) -> Iterator[None]:
-    """Use modules (or modules whose methods are given) in evaluation mode and without gradients, then restore them."""
-    owners = [getattr(part, "__self__", part) for part in parts]
-    modules = [module for owner in owners if isinstance(owner, nn.Module) for module in owner.modules()]
-    modes = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from pyro.distributions import OneHotCategorical
 from torch import Tensor
 
-from .common import UNLABELLED, check_rows, class_labels, evaluating, names_of_classes, new_figure, to_numpy
+from ..inference.evaluation import evaluating
+from .common import UNLABELLED, check_rows, class_labels, names_of_classes, new_figure, to_numpy
 
 MOST_CLASSES_WITH_NUMBERS = 20
 

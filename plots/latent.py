@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..inference.evaluation import evaluating
 from .common import (
     Encoder,
     add_legend,
     by_class,
     check_rows,
     class_labels,
-    evaluating,
     names_of_classes,
     new_figure,
     scatter_classes,

@@ -11,11 +11,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from ..inference.evaluation import evaluating, sample
 from .common import (
     Encoder,
     add_legend,
     check_rows,
-    evaluating,
     names_of_classes,
     new_figure,
     scatter_classes,
@@ -46,8 +46,6 @@ def class_samples(
     Raises:
         ValueError: `shape` is not the shape of the model's x, or `class_names` has another length.
     """
-    from ..inference import sample
-
     names = names_of_classes(class_names, num_classes)
     points = _is_points(shape)
     count = per_class if per_class is not None else 200 if points else 10
@@ -103,8 +101,6 @@ def analogies(
 
 
 def _under_every_class(model: nn.Module, guide: Encoder, x: Tensor, num_classes: int, site: str | None) -> Tensor:
-    from ..inference import sample
-
     check_rows(x)
     with evaluating(model, guide):
         z = guide.encode(x) if site is None else guide.encode(x, site)  # (N, L)

@@ -3,10 +3,12 @@
 import copy
 import csv
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 from semipyro.data import batches, load, mask_labels
@@ -14,6 +16,7 @@ from semipyro.distributions import MLP
 from semipyro.inference import ELBO, Objective, accuracy, evaluate, fit, load_weights
 from semipyro.papers import PAPERS
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 X = torch.linspace(-1, 1, 60).reshape(20, 3).sin()
 
@@ -151,6 +154,7 @@ def test_a_finished_run_resumed_does_nothing_but_return_its_history(tmp_path):
 
 
 def test_resume_before_the_first_checkpoint_starts_at_the_start(tmp_path):
+    (tmp_path / "two").mkdir()
     one, two = Line(), Line()
     two.load_state_dict(one.state_dict())
     fit(one, line_batches(), epochs=2, out=tmp_path / "one", progress=False)
@@ -191,9 +195,9 @@ def test_validation_bounds_can_have_rows_of_their_own():
 
 
 class Scripted(Line):
-    """Its validation bound goes up, up, and then down for good."""
+    """Its validation bound goes up, up, and then down for good (after a first look at two rows)."""
 
-    scores = (1.0, 2.0, 0.5, 0.4, 0.3, 0.2, 0.1)
+    scores = (0.0, 1.0, 2.0, 0.5, 0.4, 0.3, 0.2, 0.1)
 
     def __init__(self):
         super().__init__()
@@ -202,8 +206,26 @@ class Scripted(Line):
     def terms(self, x_labelled, y_labelled, x_unlabelled):
         if self.training:
             return super().terms(x_labelled, y_labelled, x_unlabelled)
-        self.epoch += 1
-        return {"unlabelled": torch.tensor(self.scores[int(self.epoch) - 1])}
+        self.epoch += len(x_unlabelled) > 2
+        return {"unlabelled": torch.tensor(self.scores[int(self.epoch)])}
+
+
+def test_bad_validation_rows_are_refused_before_the_first_epoch():
+    objective, rows, (x, y) = m2_run()
+    for bad, message in (
+        (x[:, :5], r"shape \(..., 64\), got shape \(2, 5\)"),
+        (x + 2, "must lie in"),
+        (x, "labels 0 to 9"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(
+                objective,
+                rows,
+                epochs=1,
+                validation=(bad, y + 20 if bad is x else y),
+                report=pytest.fail,
+                progress=False,
+            )
 
 
 def test_early_stopping_and_the_best_epoch_s_weights(tmp_path):
@@ -218,6 +240,22 @@ def test_early_stopping_and_the_best_epoch_s_weights(tmp_path):
     last = Scripted()
     load_weights(last, tmp_path / "checkpoints" / "last.ckpt")
     assert last.epoch.item() == 4
+
+
+def test_a_run_that_stopped_early_stays_stopped_and_goes_on_with_more_patience(tmp_path):
+    settings = {"epochs": 7, "validation": (X, None), "out": tmp_path, "progress": False}
+    fit(Scripted(), line_batches(), patience=2, **settings)
+    assert len(fit(Scripted(), line_batches(), patience=2, resume=True, **settings)) == 4
+    assert len(fit(Scripted(), line_batches(), patience=4, resume=True, **settings)) == 6
+
+
+def test_the_best_epoch_is_still_known_in_a_folder_that_was_moved(tmp_path):
+    settings = {"validation": (X, None), "progress": False}
+    fit(Scripted(), line_batches(), epochs=3, out=tmp_path / "here", **settings)
+    (tmp_path / "here").rename(tmp_path / "there")
+    objective = Scripted()
+    fit(objective, line_batches(), epochs=5, out=tmp_path / "there", resume=True, restore_best=True, **settings)
+    assert objective.epoch.item() == 2
 
 
 def test_restore_best_works_without_a_folder():
@@ -260,7 +298,7 @@ def test_bf16_is_in_the_networks_only_and_gone_afterwards(monkeypatch):
         nn.functional, "linear", lambda x, w: seen.append(torch.is_autocast_enabled("cpu")) or original(x, w)
     )
     objective, rows, held_out = m2_run()
-    (row,) = fit(objective, rows, epochs=1, validation=held_out, precision="bf16", progress=False)
+    (row,) = fit(objective, rows, epochs=1, precision="bf16", progress=False)
     assert seen
     assert all(seen)
     assert {p.dtype for p in objective.parameters()} == {torch.float32}
@@ -285,8 +323,9 @@ def test_frozen_parameters_stay():
         ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
         ({"epochs": -3}, "epochs .* got -3"),
         ({"epochs": 2.5}, "epochs .* got 2.5"),
-        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive and finite, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive and finite, got nan"),
+        ({"learning_rate": float("inf")}, "learning_rate must be positive and finite, got inf"),
         ({"weight_decay": -1.0}, "weight_decay must not be negative"),
         ({"kl_warmup": -1}, "kl_warmup .* at least 0"),
         ({"gradient_clip_norm": -1.0}, "gradient_clip_norm must be positive"),
@@ -295,17 +334,121 @@ def test_frozen_parameters_stay():
         ({"precision": "16"}, "precision must be one of 32, bf16, got '16'"),
         ({"patience": 3}, "need validation="),
         ({"restore_best": True}, "need validation="),
-        ({"resume": True}, "resume=True needs out="),
-        ({"validation": (X, torch.zeros(3, dtype=torch.long))}, "validation's y must be 20 integer labels"),
-        ({"validation": (X * float("nan"), None)}, "validation's x holds NaN or infinity in 20 of 20 rows"),
-        ({"validation": (X, None), "validation_bound_x": X[:3]}, "validation_bound_x must have shape"),
-        ({"validation": (X, None), "monitor": "accuracy"}, "needs validation labels and a guide with classify"),
+        ({"resume": True}, "resume=True and .* need out="),
+        ({"devices": 2}, "devices other than 1 need out="),
+        ({"resume": True, "out": "no/such/run"}, "the folder of the run to resume"),
+        ({"out": __file__}, "out must be a folder"),
+        ({"validation": (X, torch.zeros(3, dtype=torch.long))}, "y must be 20 integer labels"),
+        ({"validation": (X, torch.full((20,), -5))}, "y must hold labels 0 to K-1, or -1 where unlabelled, got -5"),
+        ({"validation": (X * float("nan"), None)}, "x holds NaN or infinity in 20 of 20 rows"),
+        ({"validation": (X, None), "validation_bound_x": X[:3]}, "bound_x must have the shape of x"),
+        ({"validation": (X, None), "monitor": "accuracy"}, "monitor must be one of unlabelled, got 'accuracy'"),
         ({"validation": (X, None), "monitor": "elbow"}, "monitor must be one of unlabelled, got 'elbow'"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         fit(Line(), line_batches(), **{"epochs": 1, "progress": False, **settings})
+
+
+def test_numbers_of_numpy_are_plain_in_the_checkpoint(tmp_path):
+    objective = Line()
+    settings = {
+        "learning_rate": np.float64(1e-3),
+        "schedule": lambda epoch: np.float64(0.5),
+        "weight_decay": np.float32(1),
+    }
+    history = fit(objective, line_batches(), epochs=np.int64(2), out=tmp_path, progress=False, **settings)
+    assert history[-1]["learning_rate"] == pytest.approx(5e-4)
+    again = fit(Line(), line_batches(), epochs=2, out=tmp_path, resume=True, progress=False, **settings)
+    assert again == history
+
+
+def test_weights_that_diverge_name_epoch_step_and_bound():
+    objective, rows, held_out = m2_run()
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step \d: "):
+        fit(objective, rows, epochs=3, learning_rate=1e20, validation=held_out, progress=False)
+
+
+def test_a_second_fit_trains_again():
+    """Batch norm's statistics move, though the first fit left the objective in evaluation mode."""
+    objective, rows, held_out = m2_run(batch_norm=True)
+    for times in (1, 2):
+        fit(objective, rows, epochs=1, validation=held_out, progress=False)
+        assert not objective.training
+        counts = {int(b) for name, b in objective.named_buffers() if name.endswith("num_batches_tracked")}
+        assert max(counts) == times * 2 * len(rows)
+
+
+class Sometimes(Line):
+    """Has a second term in the batches with labelled rows only."""
+
+    def terms(self, x_labelled, y_labelled, x_unlabelled):
+        terms = super().terms(x_labelled, y_labelled, x_unlabelled)
+        return terms if x_labelled is None else {**terms, "labelled": terms["unlabelled"] * 0 - 3.0}
+
+
+def test_a_term_that_some_batches_lack_is_averaged_over_those_that_have_it():
+    y = torch.eye(2)[[0] * 5]
+    rows = Batches((X[:5], y, X[:10]), (None, None, X[10:]))
+    (row,) = fit(Sometimes(), rows, epochs=1, progress=False)
+    assert row["labelled"] == -3.0
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_shuffling_loader_of_pytorch_s_own_is_resumed_exactly(tmp_path, sized):
+    def loader():
+        loaded = DataLoader(TensorDataset(X), batch_size=7, shuffle=True)
+        return Mapped(loaded) if sized else Unsized(loaded)
+
+    one, two = Line(), Line()
+    two.load_state_dict(one.state_dict())
+    settings = {"learning_rate": 0.1, "progress": False}
+    torch.manual_seed(5)
+    expected = fit(one, loader(), epochs=4, out=tmp_path / "a", **settings)
+    torch.manual_seed(5)
+    fit(two, loader(), epochs=2, out=tmp_path / "b", **settings)
+    torch.manual_seed(77)
+    assert comparable(fit(two, loader(), epochs=4, out=tmp_path / "b", resume=True, **settings)) == comparable(expected)
+
+
+class Unsized:
+    """An iterable that does not know its length."""
+
+    def __init__(self, loader):
+        self._loader = loader
+
+    def __iter__(self):
+        return ((None, None, x) for (x,) in self._loader)
+
+
+class Mapped(Unsized):
+    """One that does."""
+
+    def __len__(self):
+        return len(self._loader)
+
+
+def test_each_row_is_reported_once():
+    rows = []
+    assert fit(Line(), line_batches(), epochs=3, report=rows.append, progress=False) == rows
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_and_the_next_one_too(tmp_path):
+    def interrupt(row):
+        if row["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            fit(Line(), line_batches(), epochs=3, report=interrupt, progress=False)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_generator_is_no_batches():
+    with pytest.raises(ValueError, match="gone through again every epoch"):
+        fit(Line(), (batch for batch in line_batches()), epochs=2, progress=False)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
@@ -346,14 +489,48 @@ def test_a_checkpoint_with_other_settings_says_which(finished):
         resume(finished, rows=rows)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"activation": "relu"}, "Softplus.*ReLU"),
+        ({"likelihood": "normal", "scale": 0.3}, "BernoulliNet.*NormalNet"),
+        ({"y_prior": [0.28] + 9 * [0.08]}, "objective.model.y_prior was"),
+        ({"labelled_weight": 0.3}, "labelled_weight was 0.1 and is now 0.3"),
+        ({"rows": {"seed": 4}}, "batches.seed was"),
+        ({"rows": {"binarize": False}}, "batches.binarize was True and is now False"),
+        ({"rows": {"labels": 4}}, "batches.fingerprint was"),
+        ({"kl_weight": 0.5}, "kl_weight was 1.0 and is now 0.5"),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_parts(tmp_path, change, message):
+    def run(rows=None, kl_weight=1.0, **networks):
+        rows = {"seed": 0, "binarize": True, "labels": 5, **(rows or {})}
+        digits = load("digits")
+        y = mask_labels(digits.train.y, per_class=rows.pop("labels"))
+        loader = batches(digits.train.x, y, labelled_batch_size=50, unlabelled_batch_size=500, **rows)
+        objective = PAPERS["m2"].build(64, 10, hidden=(4,), z_dim=2, **networks)
+        objective.kl_weight.fill_(kl_weight)
+        return fit(objective, loader, epochs=2, out=tmp_path, resume=tmp_path.joinpath("x").exists(), progress=False)
+
+    run()
+    tmp_path.joinpath("x").touch()
+    assert len(run()) == 2
+    with pytest.raises(ValueError, match=f"(?s)other settings.*{message}"):
+        run(**change)
+
+
+def test_fewer_epochs_than_are_done(finished):
+    with pytest.raises(ValueError, match="2 epochs behind it, more than epochs=1"):
+        fit(Line(), line_batches(), epochs=1, out=finished, resume=True, progress=False)
+
+
 def test_a_checkpoint_of_other_networks_says_which(finished):
     class Wide(Line):
         def __init__(self):
             super().__init__()
             self.model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
 
-    Wide.__name__ = "Line"
-    with pytest.raises(ValueError, match=r"model.0.weight: \(4, 3\) there, \(5, 3\) here"):
+    with pytest.raises(ValueError, match=r"objective.model.0.out_features was 4 and is now 5"):
         resume(finished, Wide())
     with pytest.raises(ValueError, match=r"model.0.weight: \(4, 3\) there, \(5, 3\) here"):
         load_weights(Wide(), finished / "checkpoints" / "last.ckpt")

@@ -1,0 +1,207 @@
+"""The command line that the examples share: flags, wrong use, and the folder of a run."""
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from semipyro.distributions import ACTIVATIONS, LIKELIHOODS
+from semipyro.files import write_whole
+from semipyro.inference.checkpoint import read_checkpoint
+from semipyro.inference.fit import DEVICES, PRECISIONS
+
+RUN_FLAGS = ("out", "resume", "overwrite", "quiet")  # where a run goes and how it looks, not what it computes
+RUN_FILES = (  # the settings last: as long as they are there, the folder is known to be a run's
+    "figures/*.png",
+    "figures/.*.partial",
+    "checkpoints/*.ckpt",
+    "checkpoints/.*.partial",
+    "metrics.csv",
+    "summary.json",
+    ".*.partial",
+    "settings.json",
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends wrong use with exit status 2 and one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line on standard error."""
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Ends a flag's explanation with its default, where it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        absent = action.default is None or action.default is False
+        return action.help if absent else super()._get_help_string(action)
+
+
+def number(kind: type, accepted: Callable[[Any], bool], wanted: str) -> Callable[[str], Any]:
+    """A flag's type: reads an int or a float, and refuses it unless it is what is wanted."""
+
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not accepted(value):
+            raise argparse.ArgumentTypeError(f"must be {wanted}, got {text}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse names it where the text is no number at all
+    return read
+
+
+count = number(int, lambda n: n >= 1, "at least 1")
+natural = number(int, lambda n: 0 <= n < 2**63, "from 0 to 2**63 - 1")
+positive = number(float, lambda value: 0 < value < math.inf, "positive and finite")
+weight = number(float, lambda value: 0 <= value < math.inf, "finite and not negative")
+
+
+def make_parser(name: str, description: str) -> Parser:
+    """A parser with the flags that every example has."""
+    parser = Parser(prog=f"{name}.py", description=description, formatter_class=Help)
+    add_data_flags(parser)
+    add_training_flags(parser)
+    add_run_flags(parser, name)
+    return parser
+
+
+def add_data_flags(parser: Parser) -> None:
+    """What is learnt from."""
+    add = parser.add_argument_group("data").add_argument
+    add("--data", default="digits", help="digits, moons, circles, mnist, fashion-mnist, omniglot, or a .npz with x, y")
+    add("--data-root", help="folder of the data sets; without it SEMIPYRO_DATA, else the user's cache folder")
+    add("--labels", type=count, help="how many training rows keep their label, rounded down to the same number per "
+        "class; without it 100, or all those of a .npz in which some rows have none (y = -1)")  # fmt: skip
+    add("--batch-size", type=count, default=100, help="unlabelled rows in a batch")
+    add("--labelled-batch-size", type=count, default=100, help="labelled rows in a batch; fewer rows are repeated")
+    add("--binarize", action=argparse.BooleanOptionalAction, help="draw pixels as 0 or 1, anew in each batch; without "
+        "it, drawn where the likelihood is Bernoulli")  # fmt: skip
+    add("--seed", type=natural, default=0, help="of the labels, the networks, the batches and the noise")
+
+
+def add_training_flags(parser: Parser) -> None:
+    """Keywords of `fit`."""
+    add = parser.add_argument_group("training").add_argument
+    add("--epochs", type=count, help="passes over the unlabelled rows; without it 100 for digits and .npz, else 60")
+    add("--learning-rate", type=positive, default=3e-3, help="of Adam")
+    add("--weight-decay", type=weight, default=0.0, help="weight, in the loss, of half the squares of all matrices")
+    add("--kl-warmup", type=natural, default=0, help="epochs over which the weight of the KL terms rises to 1")
+    add("--gradient-clip", type=positive, help="largest norm of the gradient; without it, not clipped")
+    add("--device", choices=list(DEVICES), default="auto", help="what to compute on")
+    add("--precision", choices=list(PRECISIONS), default="32", help="bf16: inside the networks only")
+
+
+def add_run_flags(parser: Parser, name: str) -> None:
+    """Where the run goes, and how it looks."""
+    group = parser.add_argument_group("results")
+    group.add_argument("--out", type=Path, default=Path("runs") / name, help="folder for settings, numbers, "
+        "checkpoints and figures")  # fmt: skip
+    add = group.add_mutually_exclusive_group().add_argument
+    add("--resume", action="store_true", help="go on with the run in --out, to the numbers of a run without a break")
+    add("--overwrite", action="store_true", help="delete the run in --out first")
+    group.add_argument("--quiet", action="store_true", help="show nothing but errors")
+
+
+def add_network_flags(parser: Parser) -> None:
+    """Keywords of the models' and guides' `build`."""
+    add = parser.add_argument_group("networks").add_argument
+    add("--z-dim", type=count, default=50, help="width of the latent z")
+    add("--hidden", type=count, nargs="*", default=[500], help="widths of the hidden layers")
+    add("--activation", choices=sorted(ACTIVATIONS), default="softplus", help="between the layers")
+    add("--likelihood", choices=["auto", *LIKELIHOODS], default="auto", help="of x; auto: Bernoulli for data in "
+        "[0, 1], else normal")  # fmt: skip
+    add("--scale", type=positive, help="fixed standard deviation of a normal likelihood; without it, learned")
+    add("--num-samples", type=count, default=1, help="draws of z that each bound averages over")
+
+
+def command(parser: Parser, run: Callable[[argparse.Namespace], None], arguments: Sequence[str] | None = None) -> None:
+    """Runs an example: wrong use of any kind ends with exit status 2 and one line, a loss that breaks with 1."""
+    args = parser.parse_args(arguments)
+    try:
+        run(args)
+    except (ValueError, OSError) as error:  # with the flags for the arguments of `load`
+        parser.error(str(error).replace("name_or_path:", "--data:").replace("root= or", "--data-root or"))
+    except FloatingPointError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"\n{parser.prog}: stopped; --resume goes on from the last whole epoch\n")
+
+
+def prepare_folder(args: argparse.Namespace, paper: str, build: dict[str, Any]) -> None:
+    """Makes --out the folder of this run: a new one, an overwritten one, or the one to resume.
+
+    `settings.json` receives the flags, with what they leave open decided, and the keywords of the paper's `build`.
+    Whatever is refused is refused before anything is written or deleted.
+    """
+    path = args.out / "settings.json"
+    flags = {name: value for name, value in vars(args).items() if name not in (*RUN_FLAGS, *build)}
+    settings = {"paper": paper, **flags, "build": build}
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {args.out} is a file; name a folder")
+    if args.resume:
+        compare_settings(settings, path)
+        check_epochs(args)
+    elif args.out.exists() and any(args.out.iterdir()):
+        make_room(args, path)
+    write_json(settings, path)
+
+
+def make_room(args: argparse.Namespace, settings_path: Path) -> None:
+    """Deletes another run's files where --overwrite says so; else, and for other files, a ValueError."""
+    if not settings_path.exists():
+        raise ValueError(f"--out {args.out} holds files that are not a run's; choose another folder")
+    if not args.overwrite:
+        raise ValueError(f"--out {args.out} holds another run; add --resume or --overwrite, or choose another folder")
+    read_settings(settings_path)
+    files = [file for pattern in RUN_FILES for file in args.out.glob(pattern)]
+    if others := set(args.out.glob("checkpoints/*")) - set(files):
+        raise ValueError(f"--overwrite: {min(others)} is not a run's file; move it, or choose another folder")
+    for file in files:
+        file.unlink()
+    for folder in (args.out / "figures", args.out / "checkpoints"):
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a run, those of its `build` among the others; a ValueError where the file is not a run's."""
+    try:
+        saved = json.loads(path.read_text())
+    except ValueError:
+        saved = None
+    if not isinstance(saved, dict) or "paper" not in saved:
+        raise ValueError(f"{path} is not the settings file of a run; choose another folder")
+    return flat(saved)
+
+
+def flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings in one level."""
+    return {name: value for name, value in settings.items() if name != "build"} | dict(settings.get("build", {}))
+
+
+def compare_settings(settings: dict[str, Any], path: Path) -> None:
+    """A ValueError that lists the settings in which the run to resume differs; other epochs are allowed."""
+    if not path.exists():
+        raise ValueError(f"--resume: {path.parent} holds no run; leave --resume out to start one")
+    now, saved = flat(settings), read_settings(path)
+    names = [name for name in now | saved if now.get(name) != saved.get(name) and name != "epochs"]
+    if names:
+        listed = "; ".join(f"{name} was {saved.get(name)!r} and is now {now.get(name)!r}" for name in names)
+        raise ValueError(f"--resume: the run in {path.parent} has other settings: {listed}")
+
+
+def check_epochs(args: argparse.Namespace) -> None:
+    """A ValueError where the run to resume has more epochs behind it than are asked for."""
+    last = args.out / "checkpoints" / "last.ckpt"
+    done = len(read_checkpoint(last)["history"]) if last.exists() else 0
+    if args.epochs < done:
+        raise ValueError(f"--epochs {args.epochs}: the run in {args.out} has {done} behind it; ask for that or more")
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_whole(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
