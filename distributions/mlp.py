@@ -84,8 +84,8 @@ class MLP(nn.Module):
         batch_norm: normalise before each activation.
 
     Raises:
-        ValueError: an unknown activation, `hidden` that is no sequence, no input that is read, or, when called, an input
-            of another width.
+        ValueError: an unknown activation, `hidden` that is no sequence, no input that is read, or, when called, an
+            input of another width.
 
     `autocast_dtype` (None at first) is the type in which the layers compute; the output has the input's type again.
 

@@ -123,10 +123,10 @@ class Objective(nn.Module, ABC):
             x_unlabelled: (N_u, D) or None.
 
         Raises:
-            FloatingPointError: a network's output is NaN.
-        ValueError: nothing to compute; labels without rows or rows without labels; a wrong shape; and, while
+            ValueError: nothing to compute; labels without rows or rows without labels; a wrong shape; and, while
                 Pyro's validation is on, NaN or infinity in x, labels that are not one-hot, or an x outside the
                 likelihood's support.
+            FloatingPointError: a network's output is NaN.
         """
         if (x_labelled is None) != (y_labelled is None):
             raise ValueError("x_labelled and y_labelled go together: give both, or None for both")
