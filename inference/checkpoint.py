@@ -48,21 +48,16 @@ def check_weights(objective: nn.Module, state: Mapping[str, Tensor], path: str |
     """A ValueError that lists the weights whose name or shape differ."""
     ours = {name: tuple(value.shape) for name, value in objective.state_dict().items()}
     theirs = {name: tuple(value.shape) for name, value in state.items()}
-    different = [
-        f"{name}: {theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} here"
-        for name in sorted(ours.keys() | theirs.keys())
-        if ours.get(name) != theirs.get(name)
-    ]
-    if different:
-        raise ValueError(f"the networks of {path} differ from the objective's: {'; '.join(different)}")
+    if different := _differences(ours, theirs):
+        raise ValueError(f"{path} belongs to an objective with other networks: {different}")
 
 
 def check_settings(settings: Mapping[str, Any], saved: Mapping[str, Any], path: str | Path) -> None:
     """A ValueError that lists the settings that differ."""
-    different = [
-        f"{name} was {saved.get(name)!r} and is now {settings.get(name)!r}"
-        for name in sorted(settings.keys() | saved.keys())
-        if settings.get(name) != saved.get(name)
-    ]
-    if different:
-        raise ValueError(f"{path} belongs to a run with other settings: {'; '.join(different)}")
+    if different := _differences(settings, saved):
+        raise ValueError(f"{path} belongs to a run with other settings: {different}")
+
+
+def _differences(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
+    names = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+    return "; ".join(f"{name} was {then.get(name)!r} and is now {now.get(name)!r}" for name in names)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import check_settings, check_weights, load_weights, objective_state, read_checkpoint
-from .evaluation import check_validation, evaluate
+from .evaluation import check_validation, evaluate, module_device
 from .objective import Objective
 
 if TYPE_CHECKING:
@@ -262,7 +262,8 @@ def _rehearse(
     x, y = validation
     check_validation(x, y, bound_x)
     rows = torch.tensor([0] if y is None else [0, int((y >= 0).int().argmax())], device=x.device)
-    with torch.random.fork_rng():
+    device = module_device(objective)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         known = evaluate(
             objective, x[rows], None if y is None else y.to(x.device)[rows],
             bound_x=None if bound_x is None else bound_x[rows.to(bound_x.device)],

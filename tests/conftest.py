@@ -1,8 +1,10 @@
 """What every test stands on: seeded torch, an empty parameter store, the checkout's files and the data sets."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pyro
 import pytest
@@ -51,6 +53,28 @@ def data_root() -> Path:
             "omniglot, as torchvision.datasets.MNIST(root, download=True) and its like write them"
         )
     return folder
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Networks and numbers in double precision, where a test asks for equality to rounding."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(default)
+
+
+@pytest.fixture
+def fake_torchvision(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a torchvision in the real one's place: `fake_torchvision(MNIST=download)` is called as a data set is."""
+
+    def put(**datasets: Callable[..., object]) -> None:
+        package, module = ModuleType("torchvision"), ModuleType("torchvision.datasets")
+        vars(module).update(datasets)
+        monkeypatch.setitem(sys.modules, "torchvision", package)
+        monkeypatch.setitem(sys.modules, "torchvision.datasets", module)
+
+    return put
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ Everything is float64. "Rounding" is 1e-10; what is drawn is compared within 5 s
 
 import inspect
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pyro
@@ -30,15 +29,7 @@ NOISES = torch.stack([NOISE, -0.5 * NOISE, NOISE.flip(0)])[:, None]  # S = 3: (3
 FROZEN: dict[str, set[str]] = {}  # paper → parameters that its objective leaves alone on purpose
 
 
-@pytest.fixture(autouse=True)
-def _float64_on_one_thread() -> Iterator[None]:
-    """Rounding is float64's; tensors of this size are slower on several threads, much so on a busy machine."""
-    default, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
-    yield
-    torch.set_default_dtype(default)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def close(a: Tensor | float, b: Tensor | float) -> bool:
@@ -418,7 +409,7 @@ def test_classification_weight_zero_leaves_the_classifier_alone() -> None:
     """Known labels teach q(y | x) through the classification term only: eq. (6) does not read it."""
     batch = (*rows()[:2], None)
     for weight in (0.0, 0.1):
-        objective = perceptrons("m2", classification_weight=weight)
+        objective = perceptrons("m2", labelled_weight=1.0, classification_weight=weight)
         terms = objective(*batch)
         moved = {n for n, g in gradients(terms["loss"], objective).items() if (g != 0).any()}
         assert any("q_y" in n for n in moved) == (weight > 0)

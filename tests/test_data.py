@@ -4,7 +4,6 @@ import hashlib
 import math
 import subprocess
 import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -287,22 +286,14 @@ def test_damaged_idx_files_are_named(tmp_path, made, file, damage):
         load("mnist", tmp_path)
 
 
-def fake_torchvision(monkeypatch, download):
-    """A torchvision whose ``datasets.MNIST(root, download=True)`` is ``download``."""
-    package, datasets = ModuleType("torchvision"), ModuleType("torchvision.datasets")
-    datasets.MNIST = download
-    monkeypatch.setitem(sys.modules, "torchvision", package)
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", datasets)
-
-
-def test_missing_idx_files_are_downloaded_into_the_root(tmp_path, made, monkeypatch):
+def test_missing_idx_files_are_downloaded_into_the_root(tmp_path, made, fake_torchvision):
     calls = []
 
     def download(root, *, download):
         calls.append((root, download))
         write_idx(tmp_path / "root")
 
-    fake_torchvision(monkeypatch, download)
+    fake_torchvision(MNIST=download)
     check_made(load("mnist", tmp_path / "root"))
     assert calls == [(str(tmp_path / "root"), True)]
     check_made(load("mnist", tmp_path / "root"))
@@ -310,12 +301,12 @@ def test_missing_idx_files_are_downloaded_into_the_root(tmp_path, made, monkeypa
 
 
 @pytest.mark.parametrize("failure", ["import", "network", "nothing"])
-def test_a_failed_download_says_what_is_missing_and_what_to_do(tmp_path, made, monkeypatch, failure):
+def test_a_failed_download_says_what_is_missing_and_what_to_do(tmp_path, made, fake_torchvision, monkeypatch, failure):
     def download(root, *, download):
         if failure == "network":
             raise OSError("no network")
 
-    fake_torchvision(monkeypatch, download)
+    fake_torchvision(MNIST=download)
     if failure == "import":
         monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
     reason = {"import": "Error: ", "network": "OSError: no network", "nothing": "not there after the download"}[failure]
@@ -326,9 +317,9 @@ def test_a_failed_download_says_what_is_missing_and_what_to_do(tmp_path, made, m
     assert "SEMIPYRO_DATA" in str(error.value)
 
 
-def test_one_missing_file_is_the_one_named(tmp_path, made, monkeypatch):
+def test_one_missing_file_is_the_one_named(tmp_path, made, fake_torchvision):
     (write_idx(tmp_path) / "t10k-labels-idx1-ubyte").unlink()
-    fake_torchvision(monkeypatch, lambda root, *, download: None)
+    fake_torchvision(MNIST=lambda root, *, download: None)
     with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte is missing"):
         load("mnist", tmp_path)
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,14 +35,7 @@ SIGMAS = 5
 N, K, S = 6, 3, 2
 
 
-@pytest.fixture(autouse=True)
-def _float64_on_one_thread() -> Iterator[None]:
-    default, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
-    yield
-    torch.set_default_dtype(default)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def close(a: Any, b: Any, tolerance: float = ROUNDING) -> bool:

@@ -1,6 +1,5 @@
 """What is measured after training: the importance-weighted bound, accuracy, and draws of the model."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,14 +16,7 @@ ROUNDING = 1e-10
 SIGMAS = 5
 
 
-@pytest.fixture(autouse=True)
-def _float64_on_one_thread() -> Iterator[None]:
-    default, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
-    yield
-    torch.set_default_dtype(default)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def standard_error(draws: Tensor) -> Tensor:

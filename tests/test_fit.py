@@ -532,7 +532,7 @@ def test_a_checkpoint_of_other_networks_says_which(finished):
 
     with pytest.raises(ValueError, match=r"objective.model.0.out_features was 4 and is now 5"):
         resume(finished, Wide())
-    with pytest.raises(ValueError, match=r"model.0.weight: \(4, 3\) there, \(5, 3\) here"):
+    with pytest.raises(ValueError, match=r"model.0.weight was \(4, 3\) and is now \(5, 3\)"):
         load_weights(Wide(), finished / "checkpoints" / "last.ckpt")
 
 

@@ -2,9 +2,7 @@
 
 import hashlib
 import os
-import sys
 from fractions import Fraction
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -245,15 +243,7 @@ def test_an_empty_folder_is_noticed(tmp_path):
         load("omniglot", tmp_path)
 
 
-def fake_torchvision(monkeypatch, download):
-    """A torchvision whose ``datasets.Omniglot(root, **options)`` is ``download``."""
-    package, datasets = ModuleType("torchvision"), ModuleType("torchvision.datasets")
-    datasets.Omniglot = download
-    monkeypatch.setitem(sys.modules, "torchvision", package)
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", datasets)
-
-
-def test_missing_files_are_downloaded(tmp_path, small, monkeypatch):
+def test_missing_files_are_downloaded(tmp_path, small, fake_torchvision):
     calls = []
 
     def download(root, *, background, download):
@@ -261,16 +251,16 @@ def test_missing_files_are_downloaded(tmp_path, small, monkeypatch):
         calls.append((root, background))
         write_folder(tmp_path / "root")
 
-    fake_torchvision(monkeypatch, download)
+    fake_torchvision(Omniglot=download)
     assert len(load("omniglot", tmp_path / "root").train) == 84
     assert calls == [(str(tmp_path / "root"), True), (str(tmp_path / "root"), False)]
 
 
-def test_a_failing_download_says_what_is_missing_and_what_to_do(tmp_path, monkeypatch):
+def test_a_failing_download_says_what_is_missing_and_what_to_do(tmp_path, fake_torchvision):
     def download(root, **options):
         raise OSError("no network")
 
-    fake_torchvision(monkeypatch, download)
+    fake_torchvision(Omniglot=download)
     with pytest.raises(
         ValueError,
         match=r"images_background is missing .*OSError: no network.*background=False, download.*SEMIPYRO_DATA",
