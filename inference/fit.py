@@ -206,7 +206,10 @@ def _folder(out: str | Path | None, resume: bool, *, alone: bool, keep: bool, st
         raise ValueError(f"{out} holds another run's {' and '.join(used)}; pass resume=True or choose another folder")
     if Path(out).exists() != Path(out).is_dir() or (resume and not Path(out).exists()):
         raise ValueError(f"out must be {'the folder of the run to resume' if resume else 'a folder'}, got {out}")
-    return Path(out) / "checkpoints"
+    folder = Path(out) / "checkpoints"
+    for unfinished in folder.glob(".*.partial"):  # left by a process that was killed while it wrote
+        unfinished.unlink()
+    return folder
 
 
 def _to_resume(

@@ -153,6 +153,13 @@ def test_a_finished_run_resumed_does_nothing_but_return_its_history(tmp_path):
     assert torch.equal(weights(objective), trained)
 
 
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    fit(Line(), line_batches(), epochs=1, out=tmp_path, progress=False)
+    (tmp_path / "checkpoints" / ".last.ckpt.123.partial").write_bytes(b"half")
+    fit(Line(), line_batches(), epochs=2, out=tmp_path, resume=True, progress=False)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
 def test_resume_before_the_first_checkpoint_starts_at_the_start(tmp_path):
     (tmp_path / "two").mkdir()
     one, two = Line(), Line()
