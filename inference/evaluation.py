@@ -40,11 +40,10 @@ def evaluating(*things: object) -> Iterator[None]:
             part.training = mode
 
 
-def module_device(*modules: object) -> torch.device:
-    """Where the first parameter or buffer of the modules lies; the CPU where there is none."""
-    parts = (module for module in modules if isinstance(module, nn.Module))
-    tensors = (tensor for part in parts for tensor in (*part.parameters(), *part.buffers()))
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+def module_tensor(module: object) -> Tensor:
+    """The module's first parameter or buffer of floats, for its device and type; one of PyTorch's default otherwise."""
+    tensors = (*module.parameters(), *module.buffers()) if isinstance(module, nn.Module) else ()
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
 
 def accuracy(classifier: Callable[[Tensor], OneHotCategorical], x: Tensor, y: Tensor) -> float:
@@ -59,7 +58,7 @@ def accuracy(classifier: Callable[[Tensor], OneHotCategorical], x: Tensor, y: Te
         ValueError: x and y of different length, y not integer labels below K, or no row with a label.
     """
     check_rows(x, "x")
-    device = module_device(getattr(classifier, "__self__", classifier))
+    device = module_tensor(getattr(classifier, "__self__", classifier)).device
     with evaluating(classifier):
         check_labels(y, x, classifier(x[:1].to(device)).event_shape[0], "y")
         known = y >= 0
@@ -99,7 +98,7 @@ def evaluate(
         ValueError: x or bound_x is not (N, D) finite floats, or y not integer labels below K.
     """
     check_validation(x, y, bound_x)
-    device = module_device(objective)
+    device = module_tensor(objective).device
     x = x.to(device)
     rows = x if bound_x is None else bound_x.to(device)
     with evaluating(objective):
@@ -141,7 +140,7 @@ def log_likelihood(model: nn.Module, guide: nn.Module, x: Tensor, *, num_samples
     check_rows(x, "x")
     if not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}")
-    rows = x.to(module_device(model, guide)).split(max(1, DRAWS // num_samples))
+    rows = x.to(module_tensor(guide).device).split(max(1, DRAWS // num_samples))
     with evaluating(model, guide):
         num_classes = _num_classes(model, guide, rows[0][:1])
         return torch.cat([_log_mean_weight(model, guide, part, num_classes, num_samples) for part in rows])
@@ -171,14 +170,16 @@ def sample(
         raise ValueError(f"n must be a positive integer, got {n!r}")
     if y is not None:
         check_one_hot(y, "y", rows=n, num_classes=getattr(model, "y_dim", None))
-    device = module_device(model)
-    given = {name: value.to(device) for name, value in {**(latents or {}), **({} if y is None else {"y": y})}.items()}
+    like = module_tensor(model)
+    given = {
+        name: value.to(like.device) for name, value in {**(latents or {}), **({} if y is None else {"y": y})}.items()
+    }
     for name, value in given.items():
         if len(value) != n:
             raise ValueError(f"{name} has {len(value)} rows, but n = {n}")
     forward = poutine.condition(poutine.uncondition(model), data=given)
     with evaluating(model):
-        nodes: Any = poutine.trace(forward).get_trace(torch.empty(n, 0, device=device)).nodes
+        nodes: Any = poutine.trace(forward).get_trace(like.new_empty(n, 0)).nodes
     if unknown := given.keys() - nodes.keys():
         raise ValueError(f"the model has no site {' or '.join(sorted(unknown))}, only {', '.join(_sites(nodes))}")
     site = nodes["x"]

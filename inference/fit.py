@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import check_settings, check_weights, load_weights, objective_state, read_checkpoint
-from .evaluation import check_validation, evaluate, module_device
+from .evaluation import check_validation, evaluate, module_tensor
 from .objective import Objective
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def fit(
         restore_best: leave the objective with the best epoch's weights, not the last's.
         out: a folder for `metrics.csv`, `checkpoints/last.ckpt` and `checkpoints/best.ckpt` (with validation).
         resume: go on from the last checkpoint in the folder `out`, to the numbers that a run without a break would
-            have given; from the start where the first epoch was not finished.
+            have given; from the start where the first epoch was not finished. Settings must be the same, and are
+            compared, but for `schedule`, which cannot be.
         device: "auto", "cpu", "cuda" or "mps".
         devices: how many devices or processes; each takes its share of every batch. More than one need `out`.
         strategy: Lightning's, such as "ddp" or "ddp_spawn".
@@ -265,7 +266,7 @@ def _rehearse(
     x, y = validation
     check_validation(x, y, bound_x)
     rows = torch.tensor([0] if y is None else [0, int((y >= 0).int().argmax())], device=x.device)
-    device = module_device(objective)
+    device = module_tensor(objective).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         known = evaluate(
             objective, x[rows], None if y is None else y.to(x.device)[rows],

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from ..distributions import MLP
 from ..files import write_whole
-from .evaluation import evaluate, module_device
+from .evaluation import evaluate, module_tensor
 from .objective import Objective
 
 Row = dict[str, float]
@@ -298,7 +298,7 @@ def restored(training: Training) -> Iterator[None]:
     """Inside, networks train and compute in the precision asked for; outside, all is as it was but for the weights."""
     objective = training.objective
     networks = [module for module in objective.modules() if isinstance(module, MLP)]
-    before, device = [network.autocast_dtype for network in networks], module_device(objective)
+    before, device = [network.autocast_dtype for network in networks], module_tensor(objective).device
     training.train()
     try:
         for network in networks:
