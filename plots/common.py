@@ -93,6 +93,7 @@ def scatter_classes(axes: Axes, points: np.ndarray, labels: np.ndarray, names: S
     for label, name, colour in by_class(labels, names):
         chosen = points[labels == label]
         axes.scatter(chosen[:, 0], chosen[:, 1], s=size, color=colour, alpha=0.8, linewidths=0, label=name)
+    axes.locator_params(nbins=5)  # numbers such as -0.075 need room
 
 
 def add_legend(figure: Figure, num_entries: int, title: str | None = None) -> None:
