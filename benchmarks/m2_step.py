@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import pyro
 import torch
 from semipyro.distributions import MLP
 from semipyro.papers import PAPERS
@@ -84,8 +85,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60, help="how often each contender takes a step")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
+    parser.add_argument("--validation", action=argparse.BooleanOptionalAction, default=True, help="Pyro's, of values")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    pyro.enable_validation(args.validation)
     torch.manual_seed(0)
     batch = (torch.rand(100, D).round(), torch.eye(K).repeat(10, 1), torch.rand(100, D).round())
     steps = contenders(batch)

@@ -44,10 +44,12 @@ class SumLinear(nn.Module):
 
     def forward(self, *inputs: Tensor | None) -> Tensor:
         """Maps inputs of shapes (..., in_dims[i]) to (..., out_dim)."""
-        used = self._check(inputs)
-        blocks = self.weight.split(self.read, dim=1)
-        first, *others = (functional.linear(x, block) for x, block in zip(used, blocks, strict=True))
-        return sum(others, first + self.bias)
+        first, *others = self._check(inputs)
+        if not others:
+            return functional.linear(first, self.weight, self.bias)
+        block, *blocks = self.weight.split(self.read, dim=1)
+        terms = (functional.linear(x, w) for x, w in zip(others, blocks, strict=True))
+        return sum(terms, functional.linear(first, block, self.bias))
 
     def _check(self, inputs: tuple[Tensor | None, ...]) -> list[Tensor]:
         if len(inputs) != len(self.in_dims):
