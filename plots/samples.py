@@ -1,8 +1,6 @@
 """What a model generates: samples of every class, and analogies of given data."""
 
 from collections.abc import Sequence
-from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from ..inference.evaluation import evaluating, sample
+from ..inference.evaluation import evaluating, module_tensor, sample
 from .common import (
     Encoder,
     add_legend,
@@ -51,9 +49,8 @@ def class_samples(
     count = per_class if per_class is not None else 200 if points else 10
     if count < 1:
         raise ValueError(f"per_class must be at least 1, not {per_class}")
-    with evaluating(model):
-        y = torch.eye(num_classes, **_like(model)).repeat_interleave(count, 0)  # (K · count, K)
-        x = sample(model, len(y), y, mean=not points)  # (K · count, D)
+    y = torch.eye(num_classes).to(module_tensor(model)).repeat_interleave(count, 0)  # (K · count, K)
+    x = sample(model, len(y), y, mean=not points)  # (K · count, D)
     check_shape(shape, x, "x")
     if points:
         return _scatter(to_numpy(x), to_numpy(y).argmax(1), names, "Samples of each class")
@@ -112,13 +109,6 @@ def _under_every_class(model: nn.Module, guide: Encoder, x: Tensor, num_classes:
 
 def _is_points(shape: tuple[int, ...]) -> bool:
     return tuple(shape) == (2,)
-
-
-def _like(model: nn.Module) -> dict[str, Any]:
-    """Type and device of a model's parameters or buffers, as keywords of a new tensor."""
-    tensors = chain(model.parameters(), model.buffers())
-    first = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
-    return {"dtype": first.dtype, "device": first.device}
 
 
 def _points_axes(title: str) -> tuple[Figure, Axes]:
