@@ -75,7 +75,7 @@ def contenders(batch: tuple[Tensor, ...]) -> dict[str, Callable[[], None]]:
         if isinstance(network, MLP):
             network.autocast_dtype = torch.bfloat16
     for network in (plain_bf16.q_y, plain_bf16.q_z, plain_bf16.p_x):
-        network.forward = torch.autocast("cpu", torch.bfloat16)(network.forward)  # type: ignore[method-assign]
+        network.forward = torch.autocast("cpu", torch.bfloat16)(network.forward)  # type: ignore[method-assign] # wrapped on purpose
     objectives = {"plain loop, fp32": plain, "semipyro, fp32": ours, "plain loop, bf16": plain_bf16}
     return {name: stepper(o, batch) for name, o in {**objectives, "semipyro, bf16": ours_bf16}.items()}
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from semipyro.distributions import ACTIVATIONS, LIKELIHOODS
 from semipyro.files import write_whole
-from semipyro.inference.checkpoint import read_checkpoint
+from semipyro.inference.checkpoint import differences, read_checkpoint
 from semipyro.inference.fit import DEVICES, PRECISIONS
 
 RUN_FLAGS = ("out", "resume", "overwrite", "quiet")  # where a run goes and how it looks, not what it computes
@@ -188,10 +188,8 @@ def compare_settings(settings: dict[str, Any], path: Path) -> None:
     if not path.exists():
         raise ValueError(f"--resume: {path.parent} holds no run; leave --resume out to start one")
     now, saved = flat(settings), read_settings(path)
-    names = [name for name in now | saved if now.get(name) != saved.get(name) and name != "epochs"]
-    if names:
-        listed = "; ".join(f"{name} was {saved.get(name)!r} and is now {now.get(name)!r}" for name in names)
-        raise ValueError(f"--resume: the run in {path.parent} has other settings: {listed}")
+    if different := differences(now | {"epochs": None}, saved | {"epochs": None}):
+        raise ValueError(f"--resume: the run in {path.parent} has other settings: {different}")
 
 
 def check_epochs(args: argparse.Namespace) -> None:

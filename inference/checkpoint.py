@@ -48,16 +48,17 @@ def check_weights(objective: nn.Module, state: Mapping[str, Tensor], path: str |
     """A ValueError that lists the weights whose name or shape differ."""
     ours = {name: tuple(value.shape) for name, value in objective.state_dict().items()}
     theirs = {name: tuple(value.shape) for name, value in state.items()}
-    if different := _differences(ours, theirs):
+    if different := differences(ours, theirs):
         raise ValueError(f"{path} belongs to an objective with other networks: {different}")
 
 
 def check_settings(settings: Mapping[str, Any], saved: Mapping[str, Any], path: str | Path) -> None:
     """A ValueError that lists the settings that differ."""
-    if different := _differences(settings, saved):
+    if different := differences(settings, saved):
         raise ValueError(f"{path} belongs to a run with other settings: {different}")
 
 
-def _differences(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
+def differences(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
+    """What differs, in words; empty where nothing does."""
     names = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
     return "; ".join(f"{name} was {then.get(name)!r} and is now {now.get(name)!r}" for name in names)
