@@ -1,4 +1,4 @@
-"""The one table of papers: each row builds a paper's objective, model and guide together, with the paper's settings.
+"""The one table of papers: each row builds a model's objective, model and guide together, with its paper's settings.
 
 The papers weigh sums over rows, an objective here weighs means. Divided by N_u, the number of unlabelled rows, a sum
 over the unlabelled rows is a mean, and what stands beside it becomes a weight of a mean:
@@ -6,15 +6,31 @@ over the unlabelled rows is a mean, and what stands beside it becomes a weight o
     J = Σ_u U + Σ_l L + α mean_l log q   →   J / N_u = mean_u U + (N_l / N_u) mean_l L + (α / N_u) mean_l log q
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from .guides import M2Guide, VAEGuide
-from .inference import ELBO, Objective, SemiSupervisedELBO
-from .models import M2, VAE
+from .distributions import BoundedNormalNet, CategoricalNet, UniformBox, WithFeatures, likelihood_net
+from .distributions.mlp import MLP
+from .guides import ADGMGuide, CaGeMGuide, LatentClassifierGuide, M2Guide, ReverseGuide, VAEGuide
+from .inference import ELBO, AdversarialELBO, ClusterAwareELBO, InvertedELBO, Objective, SemiSupervisedELBO
+from .models import (
+    ADGM,
+    AGMDGM,
+    GMDGM,
+    M2,
+    SDGM,
+    VAE,
+    CaGeM,
+    LatentClassifier,
+    Reverse,
+    SimplifiedLatentClassifier,
+)
+
+OBJECTIVE = ("labelled_weight", "classification_weight", "num_samples", "averaged_classifier")
+LIKELIHOOD = ("likelihood", "scale")
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,7 @@ class Paper:
     Attributes:
         name: its key.
         title: title, authors and year of the paper.
-        arxiv: arXiv number.
+        arxiv: arXiv number; None for a thesis or a paper that is known by its title.
         classifies: whether the guide has `classify`.
         build: `build(x_dim, y_dim, **settings)` → objective; keywords are those of `Model.build` and of the objective.
         weights: `weights(n_labelled, n_unlabelled, labelled_batch, unlabelled_batch, **settings)` → the objective's
@@ -33,42 +49,194 @@ class Paper:
 
     name: str
     title: str
-    arxiv: str
+    arxiv: str | None
     classifies: bool
     build: Callable[..., Objective]
     weights: Callable[..., dict[str, float]]
 
 
+# What each row builds
+
+
 def build_m1(x_dim: int, y_dim: int | None = None, *, num_samples: int = 1, **networks: Any) -> ELBO:
     """M1: a VAE, whose `guide.encode` gives the features. `y_dim` is not read."""
-    model_only, shared = _split(networks, "likelihood", "scale")
+    model_only, shared = _split(networks, *LIKELIHOOD)
     model = VAE.build(x_dim, **shared, **model_only)
     return ELBO(model, VAEGuide.build(x_dim, **shared), num_samples=num_samples)
 
 
-def build_m2(
+def build_m2(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
+    """M2 with its classifier.
+
+    The default weights, 0.1 and 50, are ours, chosen on the validation images of MNIST with a hundred labels and a
+    learning rate of 3e-3. Jurasiński's thesis has 1 and α = 1 on means over batches of 100 + 100; `weights_m2` gives
+    those of the paper.
+    """
+    return _semi_supervised(M2, M2Guide, x_dim, y_dim, {"labelled_weight": 0.1, "classification_weight": 50.0, **settings})
+
+
+def build_m1_m2(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
+    """M1+M2's second half: M2 with a Gaussian p(x | y, z) on x_dim features, which are draws of M1's latents."""
+    return build_m2(x_dim, y_dim, **{"likelihood": "normal", **settings})
+
+
+def build_m2_adversarial(x_dim: int, y_dim: int, *, adversary_weight: float = 1.0, **settings: Any) -> AdversarialELBO:
+    """M2 whose z is to hide the class from an adversary: one more classifier, of z, with M2's hidden layers."""
+    m2 = build_m2(x_dim, y_dim, **settings)
+    names = ("hidden", "activation")
+    adversary = CategoricalNet((m2.model.z_dim,), y_dim, **{name: settings[name] for name in names if name in settings})
+    objective = {name: getattr(m2, name) for name in OBJECTIVE}
+    return AdversarialELBO(m2.model, m2.guide, adversary, adversary_weight=adversary_weight, **objective)
+
+
+def build_adgm(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
+    """ADGM in the form of ICML 2016, p(a | x, y, z) and q(z | a, y, x)."""
+    return _semi_supervised(ADGM, ADGMGuide, x_dim, y_dim, {**AUXILIARY_WEIGHTS, **settings}, "a_dim")
+
+
+def build_adgm_workshop(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
+    """ADGM in the form of the workshop paper, p(a) = N(0, I) and q(z | y, x)."""
+    return build_adgm(x_dim, y_dim, workshop=True, **settings)
+
+
+def build_adgm_deterministic(
+    x_dim: int, y_dim: int, *, a_dim: int = 100, z_dim: int = 100, **settings: Any
+) -> SemiSupervisedELBO:
+    """The workshop paper's comparison (Fig. 4): M2 whose classifier q(y | a(x), x) reads features a(x) without noise."""
+    settings = {**AUXILIARY_WEIGHTS, "hidden": (500, 500), **settings}
+    objective = build_m2(x_dim, y_dim, z_dim=z_dim, **settings)
+    mlp = {name: value for name, value in settings.items() if name in ("hidden", "activation", "batch_norm")}
+    objective.guide.q_y = WithFeatures(MLP((x_dim,), a_dim, **mlp), CategoricalNet((a_dim, x_dim), y_dim, **mlp))
+    return objective
+
+
+def build_sdgm(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
+    """SDGM: two stochastic layers with skip connections."""
+    return _semi_supervised(SDGM, ADGMGuide, x_dim, y_dim, {**AUXILIARY_WEIGHTS, **settings}, "a_dim")
+
+
+def build_gmdgm(x_dim: int, y_dim: int, *, z_dim: int = 200, **settings: Any) -> SemiSupervisedELBO:
+    """GM-DGM; y_dim counts the components, those without a label included."""
+    settings = {"labelled_weight": 1.0, "classification_weight": 1.1, "hidden": (500, 500), **settings}
+    return _semi_supervised(GMDGM, M2Guide, x_dim, y_dim, {**settings, "z_dim": z_dim})
+
+
+def build_agmdgm(x_dim: int, y_dim: int, *, z_dim: int = 200, **settings: Any) -> SemiSupervisedELBO:
+    """AGM-DGM; y_dim counts the components, those without a label included."""
+    settings = {"labelled_weight": 1.0, "classification_weight": 1.1, **settings}
+    return _semi_supervised(AGMDGM, ADGMGuide, x_dim, y_dim, {**settings, "z_dim": z_dim}, "a_dim")
+
+
+def build_cagem(
     x_dim: int,
     y_dim: int,
     *,
-    labelled_weight: float = 0.1,
-    classification_weight: float = 50.0,
+    z_dim: int | None = None,
+    hidden: Sequence[int] | None = None,
+    classification_weight: float = 0.1,
     num_samples: int = 1,
     **networks: Any,
-) -> SemiSupervisedELBO:
-    """M2 with its classifier.
-
-    The default weights are ours, chosen on the validation images of MNIST with a hundred labels and a learning rate of
-    3e-3. Jurasiński's thesis has 1 and α = 1 on means over batches of 100 + 100; `weights_m2` gives those of the paper.
-    """
-    model_only, shared = _split(networks, "likelihood", "scale", "y_prior")
-    model: nn.Module = M2.build(x_dim, y_dim, **shared, **model_only)
-    return SemiSupervisedELBO(
-        model,
-        M2Guide.build(x_dim, y_dim, **shared),
-        labelled_weight=labelled_weight,
+) -> ClusterAwareELBO:
+    """CaGeM. `z_dim` sets the widths of z1 and z2, and `hidden` all hidden layers, where they are given."""
+    given = {"z1_dim": z_dim, "z2_dim": z_dim, "hidden": hidden, "z2_hidden": hidden}
+    networks = {name: value for name, value in given.items() if value is not None} | networks
+    model_only, shared = _split({"activation": "relu", "batch_norm": True, **networks}, *LIKELIHOOD)
+    return ClusterAwareELBO(
+        CaGeM.build(x_dim, y_dim, **shared, **model_only),
+        CaGeMGuide.build(x_dim, y_dim, **shared),
         classification_weight=classification_weight,
         num_samples=num_samples,
     )
+
+
+def build_latent_classifier(
+    x_dim: int, y_dim: int, *, tight: bool = False, labelled_weight: float = 0.5, num_samples: int = 1, **networks: Any
+) -> SemiSupervisedELBO:
+    """The thesis' model with its own bound U; `labelled_weight` is its λ."""
+    model_only, shared = _split(networks, *LIKELIHOOD)
+    model = LatentClassifier.build(x_dim, y_dim, **shared, **model_only)
+    guide = LatentClassifierGuide.build(x_dim, model.p_y, tight=tight, **shared)
+    return SemiSupervisedELBO(model, guide, labelled_weight=labelled_weight, num_samples=num_samples)
+
+
+def build_latent_classifier_tight(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
+    """The thesis' model with y summed inside the logarithm: the tight bound."""
+    return build_latent_classifier(x_dim, y_dim, tight=True, **settings)
+
+
+def build_simplified(
+    x_dim: int,
+    y_dim: int,
+    *,
+    zy_dim: int | None = None,
+    labelled_weight: float = 0.1,
+    num_samples: int = 1,
+    **networks: Any,
+) -> SemiSupervisedELBO:
+    """The thesis' simplified model; y, on which x does not depend, is summed to one wherever it is unknown."""
+    model_only, shared = _split(networks, *LIKELIHOOD)
+    model = SimplifiedLatentClassifier.build(x_dim, y_dim, zy_dim=zy_dim, **shared, **model_only)
+    guide = LatentClassifierGuide.build(x_dim, model.p_y, zy_dim=zy_dim, tight=True, **shared)
+    return SemiSupervisedELBO(model, guide, labelled_weight=labelled_weight, num_samples=num_samples)
+
+
+def build_appendix_c(
+    x_dim: int, y_dim: int, *, z_dim: int = 50, zy_dim: int | None = None, **settings: Any
+) -> SemiSupervisedELBO:
+    """The simplified model's special case: p(y | z_y) and q(z_u | z_y, x) q(z_y | x); z_y is a fifth of z."""
+    return build_simplified(x_dim, y_dim, z_dim=z_dim, zy_dim=zy_dim or max(1, z_dim // 5), **settings)
+
+
+def build_untapped(
+    x_dim: int,
+    y_dim: int,
+    *,
+    z_dim: int = 2,
+    half_width: float = 1.5,
+    hidden: Sequence[int] | None = None,
+    activation: str = "tanh",
+    likelihood: str = "bernoulli",
+    y_prior: Any = None,
+    **objective: Any,
+) -> InvertedELBO:
+    """Untapped: M2 with z in a box, and the reverse process of the same networks. `hidden` sets all hidden layers.
+
+    Raises:
+        ValueError: a likelihood other than "bernoulli": the reverse process has a binary x.
+    """
+    if likelihood != "bernoulli":
+        raise ValueError(f"untapped needs likelihood='bernoulli', got {likelihood!r}: its reverse process has a binary x")
+    box = (z_dim, -half_width, half_width)
+
+    def layers(*widths: int) -> dict[str, Any]:
+        return {"hidden": widths if hidden is None else hidden, "activation": activation}
+
+    p_x = likelihood_net(likelihood, (y_dim, z_dim), x_dim, **layers(250, 500))
+    q_y = CategoricalNet((x_dim,), y_dim, **layers(50, 50))
+    q_z = BoundedNormalNet((x_dim, y_dim), *box, **layers(10, 10))
+    return InvertedELBO(
+        M2(p_x=p_x, y_dim=y_dim, z_dim=z_dim, y_prior=y_prior, p_z=UniformBox(*box)),
+        M2Guide(q_y=q_y, q_z=q_z),
+        reverse_model=Reverse(q_y=q_y, q_z=q_z, x_dim=x_dim),
+        reverse_guide=ReverseGuide(p_x=p_x),
+        **objective,
+    )
+
+
+AUXILIARY_WEIGHTS = {"labelled_weight": 0.1, "classification_weight": 50.0}
+
+
+def _semi_supervised(
+    model: Any, guide: Any, x_dim: int, y_dim: int, settings: dict[str, Any], *shared_only: str
+) -> SemiSupervisedELBO:
+    """Model and guide with the same networks under a semi-supervised bound."""
+    objective, networks = _split(settings, *OBJECTIVE)
+    model_only, shared = _split(networks, *LIKELIHOOD, "y_prior", "a_reads_x")
+    p: nn.Module = model.build(x_dim, y_dim, **shared, **model_only)
+    return SemiSupervisedELBO(p, guide.build(x_dim, y_dim, **shared), **objective)
+
+
+# The papers' weights, as weights of means
 
 
 def weights_m1(n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int) -> dict[str, float]:
@@ -84,10 +252,95 @@ def weights_m2(
     labelled_weight = N_l / N_u, classification_weight = alpha · (N_l + N_u) / N_u. A mean over a batch estimates the
     mean over all rows whatever the batch's size, so the batch sizes do not enter.
     """
-    if n_labelled < 0 or n_unlabelled < 1:
-        raise ValueError(f"the weights need unlabelled rows, got {n_labelled} labelled and {n_unlabelled} unlabelled")
+    _check_rows(n_labelled, n_unlabelled)
     n = n_labelled + n_unlabelled
     return {"labelled_weight": n_labelled / n_unlabelled, "classification_weight": alpha * n / n_unlabelled}
+
+
+def weights_adgm(
+    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, beta: float = 0.1
+) -> dict[str, float]:
+    """J = Σ_u U + Σ_l L + α Σ_l log q(y | x), α = beta · (N_l + N_u) / N_l, beta = 0.1 (arXiv:1704.00637, section 4).
+
+    α Σ_l = beta · N · mean_l: this is M2's formula. (The authors' code has means over batches of 100 + 100 instead,
+    which are labelled_weight = 1 and classification_weight = beta · N / N_l = 60.)
+    """
+    return weights_m2(n_labelled, n_unlabelled, labelled_batch, unlabelled_batch, alpha=beta)
+
+
+def weights_gmdgm(
+    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, alpha: float = 1.1
+) -> dict[str, float]:
+    """J = mean_u U + mean_l L + alpha · mean_l log q(y | x), with the alpha = 1.1 of the authors' code.
+
+    These are means already. The paper writes sums and gives no alpha.
+    """
+    return {"labelled_weight": 1.0, "classification_weight": alpha}
+
+
+def weights_latent_classifier(
+    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, lam: float = 0.5
+) -> dict[str, float]:
+    """J = mean_u U + lam · mean_l L, λ = lam; 0.5 is the best of the thesis' Table 1 for its model.
+
+    The thesis writes sets for sums or means; means over batches of 100 + 100 agree with its Appendix B.
+    """
+    return {"labelled_weight": lam}
+
+
+def weights_m2_adversarial(
+    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, alpha: float = 0.1
+) -> dict[str, float]:
+    """M2's, and the adversary's term Σ_l E[−log f] with weight 1: adversary_weight = N_l / N_u."""
+    m2 = weights_m2(n_labelled, n_unlabelled, labelled_batch, unlabelled_batch, alpha=alpha)
+    return {**m2, "adversary_weight": m2["labelled_weight"]}
+
+
+def weights_cagem(
+    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, beta: float = 0.1
+) -> dict[str, float]:
+    """I = Σ_u F + α Σ_l [log q(y | x) + log p(y | x)], α = beta · (N_l + N_u) / N_l (section 4; beta is not given).
+
+    α Σ_l = beta · N · mean_l, and divided by N_u: classification_weight = beta · (N_l + N_u) / N_u.
+    """
+    _check_rows(n_labelled, n_unlabelled)
+    return {"classification_weight": beta * (n_labelled + n_unlabelled) / n_unlabelled}
+
+
+def weights_untapped(
+    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int
+) -> dict[str, float]:
+    """J_f + J_r − 10 L_y − 0.1 L_x (Appendix D), all of them means in the authors' code."""
+    return {"reverse_weight": 1.0, "discriminative_y_weight": 10.0, "discriminative_x_weight": 0.1}
+
+
+def semi_unsupervised_prior(num_classes: int, hidden_classes: int, extra_classes: int) -> list[float]:
+    """p(y) of Willetts et al., eqs. (34)-(35), normalised: K = num_classes + extra_classes probabilities.
+
+        1 / num_classes                                                        for each class with labels
+        hidden_classes / (num_classes · (extra_classes + hidden_classes))      for each other component
+
+    The components stand in the order of the classes, the labelled ones first. The printed eq. (35) has two signs
+    flipped and a total mass of 2 for Fashion-MNIST with five hidden and five extra classes; the authors' code has this.
+
+    Raises:
+        ValueError: more hidden classes than there are, or a negative number.
+    """
+    if not (0 <= hidden_classes <= num_classes and extra_classes >= 0 and num_classes >= 1):
+        raise ValueError(
+            f"expected 0 <= hidden_classes <= num_classes and extra_classes >= 0, "
+            f"got {hidden_classes}, {num_classes} and {extra_classes}"
+        )
+    others = hidden_classes + extra_classes
+    labelled = num_classes - hidden_classes
+    if not hidden_classes:  # nothing to share out: all components alike
+        return [1 / (num_classes + extra_classes)] * (num_classes + extra_classes)
+    return [1 / num_classes] * labelled + [hidden_classes / (num_classes * others)] * others
+
+
+def _check_rows(n_labelled: int, n_unlabelled: int) -> None:
+    if n_labelled < 0 or n_unlabelled < 1:
+        raise ValueError(f"the weights need unlabelled rows, got {n_labelled} labelled and {n_unlabelled} unlabelled")
 
 
 def _split(settings: dict[str, Any], *names: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -97,8 +350,36 @@ def _split(settings: dict[str, Any], *names: str) -> tuple[dict[str, Any], dict[
 
 
 _KINGMA_2014 = "Semi-supervised learning with deep generative models (Kingma, Rezende, Mohamed, Welling, 2014)"
+_MAALOE_2015 = "Improving semi-supervised learning with auxiliary deep generative models (Maaløe et al., 2015)"
+_MAALOE_2016 = "Auxiliary deep generative models (Maaløe, Sønderby, Sønderby, Winther, 2016)"
+_MAALOE_2017 = "Semi-supervised generation with cluster-aware generative models (Maaløe, Fraccaro, Winther, 2017)"
+_WILLETTS_2019 = "Semi-unsupervised learning with deep generative models (Willetts, Roberts, Holmes, 2019)"
+_JURASINSKI_2019 = (
+    "Towards deeper understanding of semi-supervised learning with variational autoencoders (Jurasiński, 2019)"
+)
+_GEMP_2017 = "Inverting VAEs for Improved Generative Accuracy (Gemp, Parente, Mahadevan, 2017)"
 
 PAPERS: dict[str, Paper] = {
-    "m1": Paper("m1", _KINGMA_2014, "1406.5298", False, build_m1, weights_m1),
-    "m2": Paper("m2", _KINGMA_2014, "1406.5298", True, build_m2, weights_m2),
+    row.name: row
+    for row in (
+        Paper("m1", _KINGMA_2014, "1406.5298", False, build_m1, weights_m1),
+        Paper("m2", _KINGMA_2014, "1406.5298", True, build_m2, weights_m2),
+        Paper("m1-m2", _KINGMA_2014, "1406.5298", True, build_m1_m2, weights_m2),
+        Paper("adgm-workshop", _MAALOE_2015, "1602.05473", True, build_adgm_workshop, weights_adgm),
+        Paper("adgm-deterministic", _MAALOE_2015, "1602.05473", True, build_adgm_deterministic, weights_adgm),
+        Paper("adgm", _MAALOE_2016, "1602.05473", True, build_adgm, weights_adgm),
+        Paper("sdgm", _MAALOE_2016, "1602.05473", True, build_sdgm, weights_adgm),
+        Paper("gm-dgm", _WILLETTS_2019, "1901.08560", True, build_gmdgm, weights_gmdgm),
+        Paper("agm-dgm", _WILLETTS_2019, "1901.08560", True, build_agmdgm, weights_gmdgm),
+        Paper("cagem", _MAALOE_2017, "1704.00637", True, build_cagem, weights_cagem),
+        Paper("latent-classifier", _JURASINSKI_2019, None, True, build_latent_classifier, weights_latent_classifier),
+        Paper(
+            "latent-classifier-tight", _JURASINSKI_2019, None, True, build_latent_classifier_tight,
+            weights_latent_classifier,
+        ),
+        Paper("simplified", _JURASINSKI_2019, None, True, build_simplified, weights_latent_classifier),
+        Paper("appendix-c", _JURASINSKI_2019, None, True, build_appendix_c, weights_latent_classifier),
+        Paper("m2-adversarial", _JURASINSKI_2019, None, True, build_m2_adversarial, weights_m2_adversarial),
+        Paper("untapped", _GEMP_2017, None, True, build_untapped, weights_untapped),
+    )
 }

@@ -9,24 +9,30 @@ from .conditionals import (
     NormalNet,
     StandardNormal,
     UniformBox,
+    averaged,
     central_value,
     class_probabilities,
     likelihood_net,
     most_probable,
 )
 from .mlp import ACTIVATIONS, MLP
+from .parts import BlockNormalNet, OfFirst, WithFeatures
 
 __all__ = [
     "ACTIVATIONS",
     "LIKELIHOODS",
     "MLP",
     "BernoulliNet",
+    "BlockNormalNet",
     "BoundedNormalNet",
     "CategoricalNet",
     "GreyBernoulli",
     "NormalNet",
+    "OfFirst",
     "StandardNormal",
     "UniformBox",
+    "WithFeatures",
+    "averaged",
     "central_value",
     "class_probabilities",
     "likelihood_net",

@@ -3,6 +3,7 @@
 Every one has event dimension 1. The networks take `MLP`'s keywords (`hidden`, `activation`, `batch_norm`).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -154,13 +155,26 @@ LIKELIHOODS: dict[str, Callable[..., nn.Module]] = {"bernoulli": BernoulliNet, "
 
 
 def likelihood_net(
-    likelihood: str | Callable[..., nn.Module], in_dims: Sequence[int | None], dim: int, **settings: Any
+    likelihood: str | Callable[..., nn.Module],
+    in_dims: Sequence[int | None],
+    dim: int,
+    *,
+    scale: float | None = None,
+    **mlp: Any,
 ) -> nn.Module:
     """p(x | in_dims): the network that `likelihood` names in `LIKELIHOODS`, or a callable with the same arguments.
+
+    Args:
+        likelihood: the name, or the callable.
+        in_dims: widths of the conditions.
+        dim: width of x.
+        scale: fixed σ of a normal likelihood; None to learn it.
+        mlp: keywords of `MLP`.
 
     Raises:
         ValueError: an unknown name.
     """
+    settings = mlp if scale is None else {**mlp, "scale": scale}
     if callable(likelihood):
         return likelihood(in_dims, dim, **settings)
     if likelihood not in LIKELIHOODS:
@@ -184,6 +198,12 @@ def central_value(distribution: dist.TorchDistribution) -> Tensor:
 def most_probable(classifier: dist.OneHotCategorical) -> Tensor:
     """The most probable class, one-hot."""
     return functional.one_hot(classifier.probs.argmax(-1), classifier.event_shape[0]).to(classifier.probs)
+
+
+def averaged(classifiers: dist.OneHotCategorical) -> dist.OneHotCategorical:
+    """The mean of the S distributions along the first dimension: batch shape (S, N) to (N,), in logarithms."""
+    log_mean = torch.logsumexp(classifiers.logits, 0) - math.log(len(classifiers.logits))
+    return dist.OneHotCategorical(logits=log_mean)
 
 
 def class_probabilities(prior: Tensor | Sequence[float] | None, num_classes: int) -> Tensor:

@@ -4,12 +4,12 @@ Nothing here is differentiated or depends on a paper: a classifier is any callab
 a guide are anything that keeps the contract.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import OneHotCategorical
@@ -17,17 +17,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .checks import check_labels, check_one_hot, check_rows
+from .enumeration import class_weights
 from .objective import Objective
 
 ROWS = 2_000  # rows of one call of a classifier
 BOUND_ROWS = 1_000  # rows of one call of an objective
-DRAWS = 10_000  # rows times samples of one call of a decoder
+DRAWS = 100_000  # rows times samples times classes of one call of a decoder
 
 
 @contextmanager
 def evaluating(*things: object) -> Iterator[None]:
     """Modules, or those that given methods belong to, in evaluation mode and without gradients; restored afterwards."""
-    owners = [getattr(thing, "__self__", thing) for thing in things]
+    owners = [owner_of(thing) for thing in things]
     parts = [part for owner in owners if isinstance(owner, nn.Module) for part in owner.modules()]
     modes = [part.training for part in parts]
     try:
@@ -40,8 +41,16 @@ def evaluating(*things: object) -> Iterator[None]:
             part.training = mode
 
 
-def module_tensor(module: object) -> Tensor:
-    """The module's first parameter or buffer of floats, for its device and type; one of PyTorch's default otherwise."""
+def owner_of(thing: object) -> object:
+    """The module that a method, or a method with some arguments given, belongs to; anything else is its own."""
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    return getattr(thing, "__self__", thing)
+
+
+def module_tensor(thing: object) -> Tensor:
+    """The first parameter or buffer of floats of a module, or of a method's, for its device and type; else a default."""
+    module = owner_of(thing)
     tensors = (*module.parameters(), *module.buffers()) if isinstance(module, nn.Module) else ()
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
@@ -58,7 +67,7 @@ def accuracy(classifier: Callable[[Tensor], OneHotCategorical], x: Tensor, y: Te
         ValueError: x and y of different length, y not integer labels below K, or no row with a label.
     """
     check_rows(x, "x")
-    device = module_tensor(getattr(classifier, "__self__", classifier)).device
+    device = module_tensor(classifier).device
     with evaluating(classifier):
         check_labels(y, x, classifier(x[:1].to(device)).event_shape[0], "y")
         known = y >= 0
@@ -124,9 +133,9 @@ def log_likelihood(model: nn.Module, guide: nn.Module, x: Tensor, *, num_samples
 
         log 1/S Σ_s Σ_y p(x, y, z_s^y) / q(z_s^y | x, y),      z_s^y ~ q(z | x, y)
 
-    where z stands for all continuous latents. Its mean rises with S towards log p(x), and is at least the ELBO, also
-    that with the optimal q(y | x), for S = 1. "Importance weighted autoencoders" (Burda et al., 2015),
-    arXiv:1509.00519, eq. (8).
+    where z stands for all continuous latents, of which those drawn before y (a, z1) are the same for every y. Its mean
+    rises with S towards log p(x), and is at least the ELBO, also that with the optimal q(y | x), for S = 1.
+    "Importance weighted autoencoders" (Burda et al., 2015), arXiv:1509.00519, eq. (8).
 
     Args:
         model: p, called as `model(x, y=None)`.
@@ -140,10 +149,11 @@ def log_likelihood(model: nn.Module, guide: nn.Module, x: Tensor, *, num_samples
     check_rows(x, "x")
     if not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}")
-    rows = x.to(module_tensor(guide).device).split(max(1, DRAWS // num_samples))
+    x = x.to(module_tensor(guide).device)
     with evaluating(model, guide):
-        num_classes = _num_classes(model, guide, rows[0][:1])
-        return torch.cat([_log_mean_weight(model, guide, part, num_classes, num_samples) for part in rows])
+        draws = max(1, DRAWS // _num_classes(model, guide, x[:1]))
+        parts = x.split(max(1, draws // num_samples))
+        return torch.cat([_log_mean_weight(model, guide, part, num_samples, draws) for part in parts])
 
 
 def sample(
@@ -202,43 +212,15 @@ def _sites(nodes: Mapping[str, Any]) -> list[str]:
     return [name for name, node in nodes.items() if node["type"] == "sample" and name != "data"]
 
 
-def _num_classes(model: nn.Module, guide: nn.Module, x: Tensor) -> int | None:
-    """K where the model has a site y, else None."""
-    latent = poutine.trace(guide).get_trace(x)
-    nodes: Any = poutine.trace(poutine.replay(model, latent)).get_trace(x).nodes
-    return nodes["y"]["fn"].event_shape[0] if "y" in nodes else None
+def _num_classes(model: nn.Module, guide: nn.Module, x: Tensor) -> int:
+    """K where the model has a site y, else 1."""
+    return len(class_weights(model, guide, x, 1)[0])
 
 
-def _log_mean_weight(
-    model: nn.Module, guide: nn.Module, x: Tensor, num_classes: int | None, num_samples: int
-) -> Tensor:
-    """log 1/S Σ_s Σ_y weight(s, y) for each row, S in chunks, (N,)."""
+def _log_mean_weight(model: nn.Module, guide: nn.Module, x: Tensor, num_samples: int, draws: int) -> Tensor:
+    """log 1/S Σ_s Σ_y w_y(s) for each row, `draws` of the S at a time, (N,)."""
     total = x.new_full((len(x),), -math.inf)
-    for start in range(0, num_samples, DRAWS):
-        size = min(DRAWS, num_samples - start)
-        for y in _classes(num_classes, x):
-            total = torch.logaddexp(total, _log_weight(model, guide, x, y, size).logsumexp(0))
+    for start in range(0, num_samples, draws):
+        log_weights, _ = class_weights(model, guide, x, min(draws, num_samples - start))  # K, S, N
+        total = torch.logaddexp(total, log_weights.flatten(0, 1).logsumexp(0))
     return total - math.log(num_samples)
-
-
-def _classes(num_classes: int | None, x: Tensor) -> list[Tensor | None]:
-    """Every class as one-hot rows (N, K), or the one case of a model without y."""
-    if num_classes is None:
-        return [None]
-    labels = functional.one_hot(torch.arange(num_classes, device=x.device), num_classes).to(x)
-    return [label.expand(len(x), -1) for label in labels]
-
-
-def _log_weight(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None, num_samples: int) -> Tensor:
-    """log p(x, y, z) − log q(z | x, y) at draws z ~ q, (S, N)."""
-    with pyro.plate("samples", num_samples, dim=-2):
-        q = poutine.trace(guide).get_trace(x, y)
-        p = poutine.trace(poutine.replay(model, q)).get_trace(x, y)
-    return _log_density(p, x) - _log_density(q, x)
-
-
-def _log_density(trace: poutine.Trace, x: Tensor) -> Tensor:
-    trace = pyro.poutine.util.prune_subsample_sites(trace)
-    trace.compute_log_prob()
-    sites = (node["log_prob"] for node in trace.nodes.values() if node["type"] == "sample")
-    return sum(sites, x.new_zeros(()))

@@ -11,28 +11,52 @@ Shapes: x (N, D); y one-hot (N, K). Bounds are in nats per data point.
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from ..distributions.mlp import BatchNorm
 from .checks import check_one_hot, check_rows
 
 
 class ScaleLatents(Messenger):
-    """Multiplies the log-probability of every latent site by `weight`; observed sites keep theirs."""
+    """Multiplies by `weight` the log-probability of the latent sites in `drawn`; those that a guide draws it adds.
 
-    def __init__(self, weight: Tensor) -> None:
+    Observed sites keep theirs, and so does a y that the guide leaves to the model: it stands inside a logarithm.
+    """
+
+    def __init__(self, weight: Tensor, drawn: set[str], *, guide: bool = False) -> None:
         super().__init__()
         self.weight = weight
+        self.drawn = drawn
+        self.guide = guide
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if not msg["is_observed"]:
+        if msg["is_observed"]:
+            return
+        if self.guide:
+            self.drawn.add(msg["name"])
+        if msg["name"] in self.drawn:
             msg["scale"] = msg["scale"] * self.weight
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Inside, batch normalisation leaves its running statistics alone; in training it uses those of the batch."""
+    layers = [layer for layer in module.modules() if isinstance(layer, BatchNorm)]
+    try:
+        for layer in layers:
+            layer.track_running_stats = False
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
 
 
 @contextmanager
@@ -45,6 +69,10 @@ def _explained(x: Tensor, kind: str) -> Iterator[None]:
             raise
         raise ValueError(f"model and guide do not have the same latent sites: {warning}") from warning
     except ValueError as error:
+        if "Enumeration dim conflict at site" in str(error):
+            raise ValueError(
+                "the model's p(y | ·) reads a latent that the guide draws after y; ClusterAwareELBO takes such a model"
+            ) from error
         if "cannot be differentiated" in str(error):
             raise ValueError("no parameter requires a gradient; evaluate under torch.no_grad()") from error
         what = str(error).split("\nTrace Shapes:")[0]  # the shapes stay in the error that this one comes from
@@ -63,8 +91,8 @@ class Objective(nn.Module, ABC):
         model: p, called as `model(x, y=None)`.
         guide: q, called as `guide(x, y=None)`.
         num_samples: S, how many draws of the continuous latents each bound averages over.
-        kl_weight: multiplies log p − log q of every latent site. It becomes a buffer, but as a setting, and not a
-            weight of a network, it is not in the state.
+        kl_weight: multiplies log p − log q of every latent site that the guide draws. It becomes a buffer, but as a
+            setting, and not a weight of a network, it is not in the state.
 
     Raises:
         ValueError: `num_samples` is not a positive integer, or `kl_weight` negative.
@@ -94,12 +122,21 @@ class Objective(nn.Module, ABC):
 
     def bound(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean over rows of ELBO(x), y summed out, or of ELBO(x, y): a scalar."""
-        scaled = ScaleLatents(self.kl_weight)
-        model, guide = scaled(self.model), scaled(self.guide)
         with _explained(x, "unlabelled" if y is None else "labelled"), self._sites_compared(labelled=y is not None):
-            if torch.is_grad_enabled():
-                return -self._elbo.differentiable_loss(model, guide, x, y) / len(x)
-            return x.new_tensor(-self._elbo.loss(model, guide, x, y) / len(x))
+            return self._mean_elbo(*self._scaled(), x, y)
+
+    def _scaled(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Model and guide under `kl_weight`; the guide has to run first."""
+        drawn: set[str] = set()
+        guide = ScaleLatents(self.kl_weight, drawn, guide=True)(self.guide)
+        return ScaleLatents(self.kl_weight, drawn)(self.model), guide
+
+    def _mean_elbo(self, model: Callable[..., Any], guide: Callable[..., Any], *rows: Tensor | None) -> Tensor:
+        """Pyro's bound, divided by the number of rows; differentiable where gradients are on."""
+        given = next(row for row in rows if row is not None)
+        if torch.is_grad_enabled():
+            return -self._elbo.differentiable_loss(model, guide, *rows) / len(given)
+        return given.new_tensor(-self._elbo.loss(model, guide, *rows) / len(given))
 
     @contextmanager
     def _sites_compared(self, *, labelled: bool) -> Iterator[None]:
@@ -137,10 +174,26 @@ class Objective(nn.Module, ABC):
             )
         if x_unlabelled is not None:
             self._check_rows(x_unlabelled, "x_unlabelled")
-        terms = self.terms(x_labelled, y_labelled, x_unlabelled)
+        with statistics_kept(self):
+            terms = self.terms(x_labelled, y_labelled, x_unlabelled)
         if not terms:
             raise ValueError(f"{type(self).__name__} has nothing to compute: the rows that it reads are None")
+        if self.training and any(isinstance(module, BatchNorm) for module in self.modules()):
+            self.update_statistics(x_labelled, y_labelled, x_unlabelled)
         return {**terms, "loss": self.loss(terms)}
+
+    @torch.no_grad()
+    def update_statistics(
+        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
+    ) -> None:
+        """Batch normalisation's running statistics: one pass over the unlabelled rows with y drawn, not enumerated.
+
+        Enumerated rows are K copies of each other under classes that they do not have, and labelled rows are few, so
+        the terms leave the statistics alone. Labelled rows count where there are no others.
+        """
+        x, y = (x_unlabelled, None) if x_unlabelled is not None else (x_labelled, y_labelled)
+        drawn = poutine.trace(self.guide).get_trace(x, y)
+        poutine.replay(self.model, drawn)(x, y)
 
     def _check_rows(self, x: Tensor, name: str) -> None:
         check_rows(x, name)

@@ -1,0 +1,137 @@
+"""The objective of CaGeM, "Semi-supervised generation with cluster-aware generative models" (Maaløe et al., 2017),
+arXiv:1704.00637.
+
+    F(x) = E_q(z1|x) Σ_y q(y | z1, x) E_q(z2|x,y,z1) [log p(x, y, z1, z2) − log q(z1 | x) − log q(y | z1, x)
+                                                      − log q(z2 | x, y, z1)]
+    q(y | x) = E_q(z1|x) q(y | z1, x)
+    p(y | x) = E_q(z1|x) Σ_ỹ q(ỹ | z1, x) E_q(z2|x,ỹ,z1) p(y | z2)                the cascade, which the paper reports
+    loss     = −(mean_u F + classification_weight · mean_l [log q(y | x) + log p(y | x)])
+
+Labels teach nothing but the two networks p(y | z2) and q(y | z1, x).
+Differs from the paper: every sum over rows is a mean, and bounds are maximised.
+"""
+
+import math
+
+import torch
+from pyro import poutine
+from pyro.distributions import OneHotCategorical
+from pyro.infer.util import validation_enabled
+from torch import Tensor, nn
+
+from .objective import Objective
+
+
+class ClusterAwareELBO(Objective):
+    """Terms: `unlabelled` = F(x), `classification_q` = log q(y | x), `classification_p` = log p(y | x); means in nats.
+
+    There is no labelled bound: pass all rows as unlabelled ones (`batches(..., include_labelled=True)`). z1 and z2 are
+    drawn without gradient for the classification terms, which therefore move only p(y | z2) and q(y | z1, x).
+
+    Args:
+        model: p, with the conditional `p_y(z2)`.
+        guide: q, with the conditionals `q_z1(x)`, `q_y(z1, x)` and `q_z2(x, y, z1)`.
+        classification_weight: weight of the two classification terms.
+        num_samples: S, draws of the continuous latents.
+        kl_weight: of log p − log q of every latent site: the paper's temperature.
+
+    Raises:
+        ValueError: a negative weight, or `num_samples` not a positive integer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        *,
+        classification_weight: float = 1.0,
+        num_samples: int = 1,
+        kl_weight: float = 1.0,
+    ) -> None:
+        super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
+        if not classification_weight >= 0:
+            raise ValueError(f"classification_weight must not be negative, got {classification_weight}")
+        self.classification_weight = classification_weight
+
+    def terms(
+        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The two classification terms where there are labelled rows, `unlabelled` where there are others."""
+        terms = {}
+        if x_labelled is not None and y_labelled is not None:
+            log_q, log_p = two_classifiers(self.model, self.guide, x_labelled, self.num_samples)
+            terms["classification_q"] = (log_q * y_labelled).sum(-1).mean()
+            terms["classification_p"] = (log_p * y_labelled).sum(-1).mean()
+        if x_unlabelled is not None:
+            terms["unlabelled"] = self.bound(x_unlabelled)
+        return terms
+
+    def bound(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The mean over rows of F(x), or of the bound on log p(x, y).
+
+        Pyro's checks of the sites are off here: that p(y | z2) is another for each z2 of the enumerated y is right, and
+        to them a conflict. That model and guide have the same sites is compared in the first call.
+        """
+        if not self._compared:
+            self._compare_sites(x)
+        with validation_enabled(False):
+            return super().bound(x, y)
+
+    @torch.no_grad()
+    def _compare_sites(self, x: Tensor) -> None:
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            drawn = poutine.trace(self.guide).get_trace(x)
+            forward = poutine.trace(poutine.replay(self.model, drawn)).get_trace(x)
+        q, p = set(drawn.stochastic_nodes), set(forward.stochastic_nodes)
+        if q != p:
+            raise ValueError(f"model and guide do not have the same latent sites: {sorted(p)} and {sorted(q)}")
+
+    def update_statistics(
+        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
+    ) -> None:
+        """From the unlabelled rows; labelled ones leave every statistic alone."""
+        if x_unlabelled is not None:
+            super().update_statistics(None, None, x_unlabelled)
+
+    def loss(self, terms: dict[str, Tensor]) -> Tensor:
+        """−(unlabelled + classification_weight · (classification_q + classification_p)), of those there are."""
+        weights = {name: self.classification_weight for name in ("classification_q", "classification_p")}
+        return -torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+
+
+def two_classifiers(model: nn.Module, guide: nn.Module, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+    """log q(y | x) and log p(y | x), averaged over S draws, (N, K) each; no gradient passes through z1 and z2."""
+    with torch.no_grad():
+        z1 = guide.q_z1(x).rsample((num_samples,))  # S, N, L1
+    log_q = guide.q_y(z1, x).logits  # S, N, K
+    classes = torch.eye(log_q.shape[-1]).to(x)[:, None, None]  # K, 1, 1, K
+    with torch.no_grad():
+        z2 = guide.q_z2(x, classes, z1).rsample()  # K, S, N, L2
+    log_p = torch.logsumexp(log_q.movedim(-1, 0)[..., None] + model.p_y(z2).logits, 0)  # S, N, K
+    average = math.log(num_samples)
+    return torch.logsumexp(log_q, 0) - average, torch.logsumexp(log_p, 0) - average
+
+
+class Cascade(nn.Module):
+    """x → p(y | x), averaged over `num_samples` draws of z1 and z2: CaGeM's second classifier."""
+
+    def __init__(self, model: nn.Module, guide: nn.Module, num_samples: int = 1) -> None:
+        super().__init__()
+        self.model = model
+        self.guide = guide
+        self.num_samples = num_samples
+
+    def forward(self, x: Tensor) -> OneHotCategorical:
+        """p(y | x) with batch shape (N,)."""
+        return OneHotCategorical(logits=two_classifiers(self.model, self.guide, x, self.num_samples)[1])
+
+
+def cascade(model: nn.Module, guide: nn.Module, num_samples: int = 1) -> Cascade:
+    """CaGeM's classifier p(y | x) as a callable x → `OneHotCategorical` of batch shape (N,), for `accuracy` and others.
+
+    Args:
+        model: p, with the conditional `p_y(z2)`.
+        guide: q, with the conditionals `q_z1(x)`, `q_y(z1, x)` and `q_z2(x, y, z1)`.
+        num_samples: S, draws of z1, and of z2 for each of them and each class.
+    """
+    return Cascade(model, guide, num_samples)

@@ -1,0 +1,63 @@
+"""The weight of every class at the same draws of the latents, with y summed out by whoever reads it.
+
+    log w_y = log p(x, y, z) − log q(z | x, y)      z ~ q, for every y
+
+Here z stands for all continuous latents. What the guide draws before y (a, z1) is shared by the classes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+from pyro import poutine
+from pyro.poutine.enum_messenger import EnumMessenger
+from torch import Tensor
+
+SAMPLES = -2  # the dimension of the draws, to the left of the rows; classes stand to the left of both
+
+
+def class_weights(
+    model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, num_samples: int
+) -> tuple[Tensor, Tensor | None]:
+    """log w_y, and log q(y | ·) where the guide has y: (K, S, N) each; K = 1 for a model without y.
+
+    `poutine.scale` around model or guide counts in log w, not in log q(y | ·).
+
+    Args:
+        model: p, called as `model(x)`.
+        guide: q, called as `guide(x)`.
+        x: (N, D).
+        num_samples: S.
+
+    Raises:
+        ValueError: the model has a latent, other than y, that the guide does not have.
+    """
+    with pyro.plate("samples", num_samples, dim=SAMPLES):
+        q = poutine.trace(_enumerated(guide)).get_trace(x)
+        p = poutine.trace(_enumerated(poutine.replay(model, q))).get_trace(x)
+    log_p, log_q = _log_probs(p), _log_probs(q)
+    if missing := {name for name in log_p if not p.nodes[name]["is_observed"]} - {*log_q, "y"}:
+        raise ValueError(f"the guide does not have the model's latent sites: {', '.join(sorted(missing))}")
+    log_q_y = q.nodes["y"]["unscaled_log_prob"] if log_q.pop("y", None) is not None else None
+    log_weight = sum(log_p.values()) - sum(log_q.values())
+    rows = (num_samples, len(x))
+    return _by_class(log_weight, rows), None if log_q_y is None else _by_class(log_q_y, rows)
+
+
+def _enumerated(program: Callable[..., Any]) -> Callable[..., Any]:
+    """The program with all values of its site y along a new dimension."""
+    marked = poutine.infer_config(program, lambda site: {"enumerate": "parallel"} if site["name"] == "y" else {})
+    return EnumMessenger(first_available_dim=SAMPLES - 1)(marked)
+
+
+def _log_probs(trace: poutine.Trace) -> dict[str, Tensor]:
+    """log-probabilities, by site."""
+    trace = pyro.poutine.util.prune_subsample_sites(trace)
+    trace.compute_log_prob()
+    nodes: Mapping[str, Any] = trace.nodes
+    return {name: node["log_prob"] for name, node in nodes.items() if node["type"] == "sample"}
+
+
+def _by_class(value: Any, rows: tuple[int, int]) -> Tensor:
+    """As (K, S, N), by broadcasting; K = 1 where it does not depend on y."""
+    return value.expand(len(value) if value.ndim == 3 else 1, *rows)

@@ -1,0 +1,138 @@
+"""The objective of "Inverting VAEs for Improved Generative Accuracy" (Gemp et al., 2017), "untapped".
+
+    J_f^l(x, y) = E_q(z|x,y) [log p(x | y, z) + log p(y) + log p(z) − log q(z | x, y)]                        eq. (3)
+    J_f^u(x)    = Σ_y q(y | x) (J_f^l(x, y) − log q(y | x))                                                    eq. (4)
+    J_r(y, z)   = E_p(x|y,z) [log q(x) + log q(y | x) + log q(z | x, y) − log p(x | y, z)]                     eq. (17)
+    L_y = −log q(y | x)      L_x = ‖x − E[x | y, z]‖₂,  z ~ q(z | x, y)                                        eq. (7)
+    loss = −(mean_u J_f^u + mean_l J_f^l + w_r · mean J_r − w_y · mean_l L_y − w_x · mean_l L_x)               eq. (8)
+
+J_r is the bound on log q(y, z) of the reverse process, whose data are labels and styles without images: y ~ p(y) and
+z ~ p(z), drawn anew at each call. Bounds are in nats per data point.
+Differs from the paper: y is summed out exactly, unless `temperature` is given; every sum is a mean (as in the authors'
+code); log q(z | x, y), which the authors' code leaves out of J_r, is in it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.distributions import OneHotCategorical
+from torch import Tensor, nn
+
+from .objective import Objective
+from .relaxation import RelaxLabels, StraightThrough, smoothed
+
+GRADIENTS = ("detached", "score", "relaxed")
+
+
+class InvertedELBO(Objective):
+    """Terms: `labelled` = J_f^l, `unlabelled` = J_f^u, `reverse` = J_r, `discriminative_y` = −L_y, `discriminative_x` = −L_x.
+
+    Args:
+        model: the forward p(x, y, z), with `p_x(y, z)`, `p_z()` and the buffer `y_prior`.
+        guide: its q(y, z | x), with `q_z(x, y)` and `classify`.
+        reverse_model: the reverse process, called as `reverse_model(y, z)`, of the guide's own conditionals.
+        reverse_guide: its inference network, called as `reverse_guide(y, z)`, of the model's own p(x | y, z).
+        reverse_weight: w_r.
+        discriminative_y_weight: w_y.
+        discriminative_x_weight: w_x.
+        gradient: how the draw of x in J_r is differentiated. "detached" (the authors' code): not at all, so that J_r
+            moves only q(y | x) and q(z | x, y). "score": the score-function estimator. "relaxed": the draw stays
+            binary and has the gradient of a Concrete draw. The value of J_r is the same.
+        temperature: where given, and in training mode, y in J_f^u is drawn from a Concrete distribution of this
+            temperature, under a prior of the same kind, and the term is called `relaxed`; and J_r scores smoothed
+            one-hot labels by their Concrete density. None, and evaluation mode: one-hot labels, summed out exactly.
+        smoothing: a smoothed label is 1 − smoothing at its class, and shares the rest among the others.
+        num_samples: S, draws of z (and x) that each bound averages over.
+        kl_weight: of log p − log q of every latent site.
+
+    Raises:
+        ValueError: a negative weight, an unknown gradient, a temperature that is not positive, or a smoothing outside
+            (0, 1).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        *,
+        reverse_model: nn.Module,
+        reverse_guide: nn.Module,
+        reverse_weight: float = 1.0,
+        discriminative_y_weight: float = 10.0,
+        discriminative_x_weight: float = 0.1,
+        gradient: str = "detached",
+        temperature: float | None = None,
+        smoothing: float = 0.05,
+        num_samples: int = 1,
+        kl_weight: float = 1.0,
+    ) -> None:
+        super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
+        self.reverse_model = reverse_model
+        self.reverse_guide = reverse_guide
+        self.weights = {
+            "reverse": reverse_weight,
+            "discriminative_y": discriminative_y_weight,
+            "discriminative_x": discriminative_x_weight,
+        }
+        if not all(weight >= 0 for weight in self.weights.values()):
+            raise ValueError(f"weights must not be negative, got {self.weights}")
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
+        if temperature is not None and not temperature > 0:
+            raise ValueError(f"temperature must be positive, or None for exact sums, got {temperature}")
+        if not 0 < smoothing < 1:
+            raise ValueError(f"smoothing must be between 0 and 1, got {smoothing}")
+        self.gradient, self.temperature, self.smoothing = gradient, temperature, smoothing
+
+    def terms(
+        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The labelled bound and the two discriminative terms; the unlabelled bound, and as many reverse rows."""
+        terms = {}
+        if x_labelled is not None and y_labelled is not None:
+            terms["labelled"] = self.bound(x_labelled, y_labelled)
+            terms["discriminative_y"] = self.guide.classify(x_labelled).log_prob(y_labelled).mean()
+            terms["discriminative_x"] = -self.distance(x_labelled, y_labelled)
+        if x_unlabelled is not None and self.relaxing is not None:
+            terms["relaxed"] = self.relaxed_bound(x_unlabelled, self.relaxing)
+        elif x_unlabelled is not None:
+            terms["unlabelled"] = self.bound(x_unlabelled)
+        if x_unlabelled is not None:
+            terms["reverse"] = self.reverse_bound(*self.draw_unfeatured(len(x_unlabelled)))
+        return terms
+
+    @property
+    def relaxing(self) -> float | None:
+        """The temperature, in training mode."""
+        return self.temperature if self.training else None
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """L_x, the mean over rows and draws of ‖x − E[x | y, z]‖₂."""
+        z = self.guide.q_z(x, y).rsample((self.num_samples,))  # S, N, L
+        return (x - self.model.p_x(y, z).mean).norm(dim=-1).mean()
+
+    def relaxed_bound(self, x: Tensor, temperature: float) -> Tensor:
+        """The mean over rows of J_f^u with a y on the simplex, drawn by reparametrisation."""
+        model, guide = (RelaxLabels(temperature)(part) for part in self._scaled())
+        return self._mean_elbo(model, guide, x)
+
+    def draw_unfeatured(self, n: int) -> tuple[Tensor, Tensor]:
+        """y ~ p(y), one-hot (n, K), and z ~ p(z), (n, L): data of the reverse process."""
+        return OneHotCategorical(self.model.y_prior).sample((n,)), self.model.p_z().expand([n]).sample()
+
+    def reverse_bound(self, y: Tensor, z: Tensor) -> Tensor:
+        """The mean over rows of J_r(y, z): a bound on log q(y, z)."""
+        model: Callable[..., Any] = self.reverse_model
+        guide: Callable[..., Any] = self.reverse_guide
+        if self.gradient == "detached":
+            guide = torch.no_grad()(guide.__call__)
+        elif self.gradient == "relaxed":
+            guide = StraightThrough()(guide)
+        if self.relaxing is not None:
+            model, y = RelaxLabels(self.relaxing)(model), smoothed(y, self.smoothing)
+        return self._mean_elbo(model, guide, y, z)
+
+    def loss(self, terms: dict[str, Tensor]) -> Tensor:
+        """Minus the sum of the terms, each with its weight."""
+        return -torch.stack([self.weights.get(name, 1.0) * term for name, term in terms.items()]).sum()

@@ -1,0 +1,67 @@
+"""Continuous stand-ins for discrete draws: the Concrete distribution in the place of y, straight-through draws of x.
+
+"The Concrete distribution" (Maddison et al., 2016), arXiv:1611.00712; "Categorical reparameterization with
+Gumbel-softmax" (Jang et al., 2016), arXiv:1611.01144.
+"""
+
+from typing import Any
+
+import torch
+from pyro.distributions import RelaxedOneHotCategorical
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from ..distributions import GreyBernoulli
+
+
+class Concrete(RelaxedOneHotCategorical):
+    """The Concrete distribution, whose density is taken at y no nearer to the border than numbers can tell."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log Γ(K) τ^(K−1) + Σ_k [log π_k − (τ + 1) log y_k] − K log Σ_k π_k y_k^−τ, in nats."""
+        return super().log_prob(value.clamp_min(torch.finfo(value.dtype).tiny))
+
+
+class RelaxLabels(Messenger):
+    """Makes Cat(y; π) at the site y a Concrete(y; π, τ), which is drawn and not enumerated."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] == "y":
+            logits = msg["fn"].logits
+            msg["fn"] = Concrete(logits.new_tensor(self.temperature), logits=logits, validate_args=False)
+            msg["infer"] = {key: value for key, value in msg["infer"].items() if key != "enumerate"}
+
+
+class StraightThroughBernoulli(GreyBernoulli):
+    """Bernoulli draws, 0 or 1, whose gradient is that of the Concrete draw they are the rounding of."""
+
+    has_rsample = True
+    temperature = 1.0
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "StraightThroughBernoulli":
+        """The same distribution with batch shape `batch_shape`."""
+        return super().expand(batch_shape, self._get_checked_instance(StraightThroughBernoulli, _instance))
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 # as torch has it
+        """[logit + l > 0] with the gradient of sigmoid((logit + l) / τ), l logistic."""
+        logits = self.logits.expand(self._extended_shape(sample_shape))
+        uniform = torch.rand_like(logits).clamp(torch.finfo(logits.dtype).tiny, 1 - torch.finfo(logits.dtype).eps)
+        soft = torch.sigmoid((logits + uniform.log() - (-uniform).log1p()) / self.temperature)
+        return (soft > 0.5).to(soft) + (soft - soft.detach())
+
+
+class StraightThrough(Messenger):
+    """Makes the Bernoulli at the site x one whose draws have a gradient."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] == "x":
+            msg["fn"] = StraightThroughBernoulli(logits=msg["fn"].base_dist.logits).to_event(1)
+
+
+def smoothed(y: Tensor, smoothing: float) -> Tensor:
+    """(1 − smoothing) at the class of the one-hot y, smoothing / (K − 1) elsewhere."""
+    return y * (1 - smoothing) + (1 - y) * smoothing / (y.shape[-1] - 1)

@@ -1,0 +1,93 @@
+"""AGM-DGM of "Semi-unsupervised learning with deep generative models" (Willetts et al., 2019), arXiv:1901.08560.
+
+    p(y) = Cat(y; π)      p(z | y) = N(z; μ(y), diag σ²(y))      p(x | z) = f(x; z, θ)      p(a | x, y, z) = N(a; ·)
+
+GM-DGM with the auxiliary variable of ADGM: integrating a out leaves GM-DGM. Eq. (32).
+
+Shapes: x (N, D); y one-hot (N, K), or None where unlabelled; z (N, L); a (N, A).
+Differs from the paper: every factor may be any conditional distribution. (The authors' code leaves x out of p(a | ·):
+`build(a_reads_x=False)`.)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyro
+from pyro.distributions import OneHotCategorical
+from torch import Tensor, nn
+
+from ..distributions import NormalNet, class_probabilities, likelihood_net
+
+
+class AGMDGM(nn.Module):
+    """p(x, y, z, a) = p(y) p(z | y) p(x | z) p(a | x, y, z).
+
+    Args:
+        p_x: conditional p(x | z), called as `p_x(z)`.
+        p_z: conditional p(z | y), called as `p_z(y)`.
+        p_a: conditional p(a | x, y, z), called as `p_a(x, y, z)`.
+        y_dim: K, the number of components.
+        y_prior: π, K probabilities; None for a uniform prior.
+
+    Raises:
+        ValueError: `y_prior` is not K probabilities that sum to one.
+    """
+
+    y_prior: Tensor
+
+    def __init__(
+        self,
+        *,
+        p_x: nn.Module,
+        p_z: nn.Module,
+        p_a: nn.Module,
+        y_dim: int,
+        y_prior: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.p_x = p_x
+        self.p_z = p_z
+        self.p_a = p_a
+        self.y_dim = y_dim
+        self.register_buffer("y_prior", class_probabilities(y_prior, y_dim))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Samples z and a, and y where it is not given; observes x."""
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", OneHotCategorical(self.y_prior), obs=y)          # p(y)
+            z = pyro.sample("z", self.p_z(y))                                     # p(z | y)
+            x = pyro.sample("x", self.p_x(z), obs=x)                              # p(x | z)
+            pyro.sample("a", self.p_a(x, y, z))                                   # p(a | x, y, z)
+
+    @classmethod
+    def build(
+        cls,
+        x_dim: int,
+        y_dim: int,
+        *,
+        z_dim: int = 200,
+        a_dim: int = 100,
+        a_reads_x: bool = True,
+        likelihood: str | Callable[..., nn.Module] = "bernoulli",
+        scale: float | None = None,
+        y_prior: Tensor | Sequence[float] | None = None,
+        **mlp: Any,
+    ) -> "AGMDGM":
+        """The paper's parts, each network with two hidden layers.
+
+        Args:
+            x_dim: D, the width of x.
+            y_dim: K, the number of classes.
+            z_dim: L, the width of z.
+            a_dim: A, the width of a.
+            a_reads_x: whether p(a | x, y, z) reads x.
+            likelihood: "bernoulli" for x in [0, 1], "normal" for real x, or a callable like `BernoulliNet`.
+            scale: fixed σ of a normal likelihood; None to learn it.
+            y_prior: π, K probabilities; None for a uniform prior.
+            mlp: keywords of `MLP` (`hidden=(500, 500)`, …).
+        """
+        mlp = {"hidden": (500, 500), **mlp}
+        p_x = likelihood_net(likelihood, (z_dim,), x_dim, scale=scale, **mlp)
+        p_z = NormalNet((y_dim,), z_dim, hidden=())                               # a mean and a scale for each y
+        p_a = NormalNet((x_dim if a_reads_x else None, y_dim, z_dim), a_dim, **mlp)
+        return cls(p_x=p_x, p_z=p_z, p_a=p_a, y_dim=y_dim, y_prior=y_prior)

@@ -1,0 +1,233 @@
+"""Distributions and conditionals with which a bound is an exact number: for the analytic cases and the bounds by hand.
+
+A Gaussian that a step function weighs is still integrated in closed form, and so is a uniform distribution over cells:
+with them classes can depend on continuous latents, and binary images on bounded ones, and the posterior stays known.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor, nn
+
+
+class Conditional(nn.Module):
+    """A conditional distribution from a plain function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *conditions: Tensor) -> Any:
+        return self.function(*conditions)
+
+
+# Draws without chance
+
+
+class Noise:
+    """What stands for standard normal numbers: draw s of S is row s, whether the S draws come at once or in turn."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows  # (S, L)
+        self.turn = 0
+
+    def __call__(self, shape: torch.Size) -> Tensor:
+        if len(shape) > 2 and shape[-3] == len(self.rows):
+            return self.rows[:, None]  # S, 1, L
+        self.turn += 1
+        return self.rows[(self.turn - 1) % len(self.rows)]
+
+
+class FixedNormal(dist.Normal):
+    """A normal distribution whose draw is always loc + noise · scale, with the gradients of a real draw."""
+
+    def __init__(self, loc: Tensor, scale: Tensor, noise: Noise) -> None:
+        self.noise = noise
+        super().__init__(loc, scale)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "FixedNormal":
+        return FixedNormal(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.noise)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        shape = self._extended_shape(sample_shape)
+        return (self.loc + self.noise(shape) * self.scale).expand(shape)
+
+
+class FixedDraw(nn.Module):
+    """The diagonal Gaussian conditional `net`, or its image in a box, whose S draws are fixed by `noise`, (S, L).
+
+    A bound over it is a number without chance.
+    """
+
+    def __init__(self, net: nn.Module, noise: Tensor) -> None:
+        super().__init__()
+        self.net = net
+        self.noise = Noise(noise)
+
+    def forward(self, *conditions: Tensor) -> Any:
+        inner = self.net(*conditions).base_dist
+        if isinstance(inner, dist.TransformedDistribution):
+            normal = FixedNormal(inner.base_dist.loc, inner.base_dist.scale, self.noise)
+            return dist.TransformedDistribution(normal, inner.transforms).to_event(1)
+        return FixedNormal(inner.loc, inner.scale, self.noise).to_event(1)
+
+
+# Gaussians
+
+
+class Joint:
+    """Blocks that are jointly Gaussian given y, N(mean_y, covariance_y): `joint("z", y, x=x)` is p(z | x, y).
+
+    Args:
+        sizes: the width of each block, in order.
+        mean: (K, T), T the sum of the sizes.
+        covariance: (K, T, T).
+    """
+
+    def __init__(self, sizes: dict[str, int], mean: Tensor, covariance: Tensor) -> None:
+        start = dict(zip(sizes, [0, *torch.tensor(list(sizes.values())).cumsum(0).tolist()], strict=False))
+        self.places = {name: list(range(start[name], start[name] + size)) for name, size in sizes.items()}
+        self.mean, self.covariance = mean, covariance
+
+    def __call__(self, target: str, y: Tensor, **given: Tensor) -> Any:
+        """The distribution of a block given y, one-hot (..., K), and other blocks (..., width)."""
+        t, o = self.places[target], [place for name in given for place in self.places[name]]
+        between = self.covariance[:, o][:, :, t]  # K, o, t
+        gain = torch.linalg.solve(self.covariance[:, o][:, :, o], between).mT  # K, t, o
+        loc = y @ self.mean[:, t]
+        for name, block in zip(given, gain.split([len(self.places[name]) for name in given], -1), strict=True):
+            rest = given[name] - y @ self.mean[:, self.places[name]]
+            loc = loc + torch.einsum("...k,kto,...o->...t", y, block, rest)
+        tril = torch.linalg.cholesky(self.covariance[:, t][:, :, t] - gain @ between)
+        return dist.MultivariateNormal(loc, scale_tril=torch.einsum("...k,kij->...ij", y, tril))
+
+    def log_prob(self, target: str, value: Tensor, **given: Tensor) -> Tensor:
+        """log p(block | others, y) for every y: (N, K)."""
+        classes = torch.eye(len(self.mean))
+        given = {name: block[..., None, :] for name, block in given.items()}
+        return self(target, classes, **given).log_prob(value[..., None, :])
+
+
+def moved(normal: Any, shift: Tensor, stretch: Tensor) -> Any:
+    """The Gaussian with its mean moved and its standard deviations multiplied."""
+    return dist.MultivariateNormal(normal.mean + shift, scale_tril=stretch[:, None] * normal.scale_tril)
+
+
+def quadrature(function: Callable[[Tensor], Tensor], normal: Any, nodes: int = 40) -> Tensor:
+    """E f(v) under a Gaussian of one or two dimensions, by Gauss and Hermite: `function` takes (nodes, ..., dim)."""
+    points, weights = (torch.tensor(n) for n in np.polynomial.hermite_e.hermegauss(nodes))
+    dim = normal.event_shape[0]
+    grid = torch.cartesian_prod(*[points] * dim).view(-1, dim)
+    weight = torch.cartesian_prod(*[weights / weights.sum()] * dim).view(-1, dim).prod(-1)
+    shape = (-1, *[1] * len(normal.batch_shape), dim)
+    v = normal.mean + (normal.scale_tril @ grid.view(shape)[..., None])[..., 0]
+    return torch.tensordot(weight, function(v), 1)
+
+
+# Steps
+
+
+class SteppedNormal(dist.TorchDistribution):
+    """p(v) ∝ N(v; loc, scale²) w_r, where v lies in the r-th of the intervals between `edges`.
+
+    Args:
+        loc, scale: (...).
+        weights: w, (..., R), at least zero.
+        edges: (R - 1,), rising.
+    """
+
+    arg_constraints = {}  # noqa: RUF012
+    support = constraints.real
+
+    def __init__(self, loc: Tensor, scale: Tensor, weights: Tensor, edges: Tensor) -> None:
+        shape = torch.broadcast_shapes(loc.shape, scale.shape, weights.shape[:-1])
+        self.normal = torch.distributions.Normal(loc.expand(shape), scale.expand(shape))
+        self.weights, self.edges = weights.expand(*shape, -1), edges
+        super().__init__(shape, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "SteppedNormal":
+        normal = self.normal.expand(batch_shape)
+        return SteppedNormal(normal.loc, normal.scale, self.weights.expand(*batch_shape, -1), self.edges)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        limits = step_limits(self.normal, self.edges).expand(*self._extended_shape(sample_shape), -1)
+        r = torch.distributions.Categorical(self.weights * limits.diff()).sample()[..., None]
+        low, high = limits[..., :-1].gather(-1, r)[..., 0], limits[..., 1:].gather(-1, r)[..., 0]
+        return self.normal.icdf(low + (high - low) * torch.rand_like(low))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        normaliser = (self.weights * step_limits(self.normal, self.edges).diff()).sum(-1)
+        weight = (steps(value, self.edges) * self.weights).sum(-1)
+        return self.normal.log_prob(value) + weight.log() - normaliser.log()
+
+
+def steps(value: Tensor, edges: Tensor) -> Tensor:
+    """Which interval each value lies in, one-hot (..., R)."""
+    return torch.eye(len(edges) + 1)[torch.bucketize(value, edges)]
+
+
+def step_limits(normal: Any, edges: Tensor) -> Tensor:
+    """The distribution function at −∞, the edges, and ∞: (..., R + 1); its differences are the intervals' weights."""
+    inner = torch.special.ndtr((edges - normal.mean[..., None]) / normal.stddev[..., None])
+    return torch.cat([torch.zeros_like(inner[..., :1]), inner, torch.ones_like(inner[..., :1])], -1)
+
+
+# Cells
+
+
+class Cells(dist.TorchDistribution):
+    """Uniform in each orthant of [−high, high]^L, which has probability `probs` (..., 2^L)."""
+
+    arg_constraints = {}  # noqa: RUF012
+    support = constraints.real_vector
+
+    def __init__(self, probs: Tensor, high: float) -> None:
+        self.probs, self.high = probs, high
+        super().__init__(probs.shape[:-1], (probs.shape[-1].bit_length() - 1,), validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Cells":
+        return Cells(self.probs.expand(*batch_shape, -1), self.high)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        cell = torch.distributions.Categorical(self.probs).sample(sample_shape)
+        return self.high * orthants(self.event_shape[0])[cell] * torch.rand(*cell.shape, *self.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return (self.probs * cells(value)).sum(-1).log() - value.shape[-1] * math.log(self.high)
+
+
+def orthants(dim: int) -> Tensor:
+    """The signs of every orthant: (2^L, L)."""
+    return 2 * torch.cartesian_prod(*[torch.arange(2.0)] * dim).view(-1, dim) - 1
+
+
+def cells(z: Tensor) -> Tensor:
+    """Which orthant each z lies in, one-hot (..., 2^L)."""
+    binary = 2 ** torch.arange(z.shape[-1] - 1, -1, -1)
+    return torch.eye(2 ** z.shape[-1])[((z > 0) * binary).sum(-1)]
+
+
+class ByFunctions(dist.TorchDistribution):
+    """A distribution given x (..., D) by how it is drawn and by its log-density: `draw(x)`, `density(x, value)`."""
+
+    arg_constraints = {}  # noqa: RUF012
+    support = constraints.real_vector
+
+    def __init__(self, x: Tensor, dim: int, draw: Callable[..., Tensor], density: Callable[..., Tensor]) -> None:
+        self.x, self.draw, self.density = x, draw, density
+        super().__init__(x.shape[:-1], (dim,), validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "ByFunctions":
+        return ByFunctions(self.x.expand(*batch_shape, -1), self.event_shape[0], self.draw, self.density)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        with torch.no_grad():
+            return self.draw(self.x.expand(*sample_shape, *self.x.shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.density(self.x, value)
