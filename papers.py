@@ -6,7 +6,7 @@ over the unlabelled rows is a mean, and what stands beside it becomes a weight o
     J = Σ_u U + Σ_l L + α mean_l log q   →   J / N_u = mean_u U + (N_l / N_u) mean_l L + (α / N_u) mean_l log q
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,9 @@ def build_m2(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
     learning rate of 3e-3. Jurasiński's thesis has 1 and α = 1 on means over batches of 100 + 100; `weights_m2` gives
     those of the paper.
     """
-    return _semi_supervised(M2, M2Guide, x_dim, y_dim, {"labelled_weight": 0.1, "classification_weight": 50.0, **settings})
+    return _semi_supervised(
+        M2, M2Guide, x_dim, y_dim, {"labelled_weight": 0.1, "classification_weight": 50.0, **settings}
+    )
 
 
 def build_m1_m2(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
@@ -102,7 +104,7 @@ def build_adgm_workshop(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervis
 def build_adgm_deterministic(
     x_dim: int, y_dim: int, *, a_dim: int = 100, z_dim: int = 100, **settings: Any
 ) -> SemiSupervisedELBO:
-    """The workshop paper's comparison (Fig. 4): M2 whose classifier q(y | a(x), x) reads features a(x) without noise."""
+    """The workshop paper's comparison (Fig. 4): M2 whose classifier q(y | a(x), x) reads noiseless features a(x)."""
     settings = {**AUXILIARY_WEIGHTS, "hidden": (500, 500), **settings}
     objective = build_m2(x_dim, y_dim, z_dim=z_dim, **settings)
     mlp = {name: value for name, value in settings.items() if name in ("hidden", "activation", "batch_norm")}
@@ -205,7 +207,9 @@ def build_untapped(
         ValueError: a likelihood other than "bernoulli": the reverse process has a binary x.
     """
     if likelihood != "bernoulli":
-        raise ValueError(f"untapped needs likelihood='bernoulli', got {likelihood!r}: its reverse process has a binary x")
+        raise ValueError(
+            f"untapped needs likelihood='bernoulli', got {likelihood!r}: its reverse process has a binary x"
+        )
     box = (z_dim, -half_width, half_width)
 
     def layers(*widths: int) -> dict[str, Any]:
@@ -314,28 +318,34 @@ def weights_untapped(
     return {"reverse_weight": 1.0, "discriminative_y_weight": 10.0, "discriminative_x_weight": 0.1}
 
 
-def semi_unsupervised_prior(num_classes: int, hidden_classes: int, extra_classes: int) -> list[float]:
-    """p(y) of Willetts et al., eqs. (34)-(35), normalised: K = num_classes + extra_classes probabilities.
+def semi_unsupervised_prior(num_classes: int, hidden_classes: Collection[int], extra_classes: int) -> list[float]:
+    """p(y) of Willetts et al., eqs. (34)-(35), normalised: num_classes + extra_classes probabilities.
 
-        1 / num_classes                                                        for each class with labels
-        hidden_classes / (num_classes · (extra_classes + hidden_classes))      for each other component
+        1 / N_gt                           for each class with labels, N_gt = num_classes
+        N_mask / (N_gt (N_aug + N_mask))   for each of the N_mask hidden classes and the N_aug extra ones
 
-    The components stand in the order of the classes, the labelled ones first. The printed eq. (35) has two signs
-    flipped and a total mass of 2 for Fashion-MNIST with five hidden and five extra classes; the authors' code has this.
+    The classes come first, in their order, then the extra components. The printed eq. (35) has two signs flipped, and a
+    total mass of 2 where half of the classes are hidden; the authors' code has this form.
+
+    Args:
+        num_classes: how many true classes the data have.
+        hidden_classes: those of them that have no label.
+        extra_classes: how many components there are beyond the classes.
 
     Raises:
-        ValueError: more hidden classes than there are, or a negative number.
+        ValueError: a hidden class that is not a class, or a negative number of extra ones.
     """
-    if not (0 <= hidden_classes <= num_classes and extra_classes >= 0 and num_classes >= 1):
+    hidden = set(hidden_classes)
+    if not hidden <= set(range(num_classes)) or extra_classes < 0:
         raise ValueError(
-            f"expected 0 <= hidden_classes <= num_classes and extra_classes >= 0, "
-            f"got {hidden_classes}, {num_classes} and {extra_classes}"
+            f"hidden_classes must be among 0 to {num_classes - 1} and extra_classes not negative, "
+            f"got {sorted(hidden)} and {extra_classes}"
         )
-    others = hidden_classes + extra_classes
-    labelled = num_classes - hidden_classes
-    if not hidden_classes:  # nothing to share out: all components alike
-        return [1 / (num_classes + extra_classes)] * (num_classes + extra_classes)
-    return [1 / num_classes] * labelled + [hidden_classes / (num_classes * others)] * others
+    if extra_classes and not hidden:
+        raise ValueError("extra_classes have no mass without hidden classes; leave the prior uniform")
+    others = len(hidden) / (num_classes * (extra_classes + len(hidden))) if hidden else 0.0
+    known = [others if k in hidden else 1 / num_classes for k in range(num_classes)]
+    return known + [others] * extra_classes
 
 
 def _check_rows(n_labelled: int, n_unlabelled: int) -> None:
@@ -374,7 +384,11 @@ PAPERS: dict[str, Paper] = {
         Paper("cagem", _MAALOE_2017, "1704.00637", True, build_cagem, weights_cagem),
         Paper("latent-classifier", _JURASINSKI_2019, None, True, build_latent_classifier, weights_latent_classifier),
         Paper(
-            "latent-classifier-tight", _JURASINSKI_2019, None, True, build_latent_classifier_tight,
+            "latent-classifier-tight",
+            _JURASINSKI_2019,
+            None,
+            True,
+            build_latent_classifier_tight,
             weights_latent_classifier,
         ),
         Paper("simplified", _JURASINSKI_2019, None, True, build_simplified, weights_latent_classifier),

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import repeat
 from typing import Any
 
@@ -43,6 +43,7 @@ class Batches:
         labelled_batch_size: int,
         unlabelled_batch_size: int,
         binarize: bool = False,
+        transform: Callable[[Tensor], Tensor] | None = None,
         seed: int = 0,
     ) -> None:
         """Take parts that ``batches`` has checked: row numbers, and the labelled rows' labels as one-hot (N_l, K)."""
@@ -52,6 +53,7 @@ class Batches:
         self._x, self._labels = x, labels
         self._labelled_rows, self._unlabelled_rows = labelled_rows, unlabelled_rows
         self.binarize, self.seed = binarize, seed
+        self._transform = transform
         self.fingerprint = _fingerprint(x, labels, labelled_rows, unlabelled_rows)
         self._random = generator(seed)
 
@@ -103,7 +105,8 @@ class Batches:
 
     def _draw(self, rows: Tensor) -> Tensor:
         x = self._x[rows]
-        return bernoulli(x, self._random) if self.binarize else x
+        x = bernoulli(x, self._random) if self.binarize else x
+        return x if self._transform is None else self._transform(x)
 
 
 def batches(
@@ -114,6 +117,7 @@ def batches(
     unlabelled_batch_size: int,
     include_labelled: bool = False,
     binarize: bool = False,
+    transform: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
     num_classes: int | None = None,
     hidden_classes: Iterable[int] = (),
@@ -132,6 +136,8 @@ def batches(
         unlabelled_batch_size: m.
         include_labelled: the unlabelled stream has the labelled rows too (their x, not their labels).
         binarize: each batch is a new draw from Bern(x).
+        transform: what becomes of the rows of every batch, such as a draw from distributions that they describe; its
+            own noise comes from PyTorch's global generator.
         seed: of the batches' own generator.
         num_classes: K; the largest label plus one where not given.
         hidden_classes: the classes that are meant to have no label.
@@ -171,6 +177,7 @@ def batches(
         labelled_batch_size=n,
         unlabelled_batch_size=m,
         binarize=binarize,
+        transform=transform,
         seed=seed,
     )
 

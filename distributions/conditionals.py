@@ -54,7 +54,11 @@ class BernoulliNet(nn.Module):
 
 
 class NormalNet(nn.Module):
-    """p(z | c) = N(z; μ(c), diag σ²(c)), μ and log(σ − 10⁻⁴) linear in the last hidden layer; or σ fixed to `scale`."""
+    """p(z | c) = N(z; μ(c), diag σ²(c)), μ and log(σ − 10⁻⁴) linear in the last hidden layer; or σ fixed to `scale`.
+
+    The weights of log σ start at zero, so that σ starts at 1 everywhere. Random ones give a few units a tiny σ, and
+    with two layers of latents, whose quadratic forms divide by it, that ends training in its first steps.
+    """
 
     def __init__(self, in_dims: Sequence[int | None], dim: int, *, scale: float | None = None, **mlp: Any) -> None:
         super().__init__()
@@ -62,6 +66,8 @@ class NormalNet(nn.Module):
             raise ValueError(f"scale must be a positive standard deviation or None, got {scale}")
         self.scale = scale
         self.mlp = MLP(in_dims, dim if scale else 2 * dim, **mlp)
+        if scale is None:
+            nn.init.zeros_(self.mlp.last.weight.data[dim:])
 
     def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
         """The distribution given the conditions."""

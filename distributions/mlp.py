@@ -119,6 +119,13 @@ class MLP(nn.Module):
         self.rest = nn.Sequential(*layers)
         self.autocast_dtype: torch.dtype | None = None
 
+    @property
+    def last(self) -> SumLinear:
+        """The output layer."""
+        layer = self.rest[-1] if len(self.rest) else self.first
+        assert isinstance(layer, SumLinear)  # for type checkers
+        return layer
+
     def forward(self, *inputs: Tensor | None) -> Tensor:
         """Maps inputs of shapes (..., in_dims[i]), whose batch shapes broadcast, to (..., out_dim)."""
         if self.autocast_dtype is None:

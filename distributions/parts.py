@@ -1,7 +1,7 @@
 """Conditionals made of others: of a part of a vector, in two blocks, with features in between."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -50,7 +50,7 @@ class Blocks(dist.TorchDistribution):
         second_dim: width of v.
     """
 
-    arg_constraints: dict[str, Any] = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}
     support = dist.constraints.real_vector
     has_rsample = True
 

@@ -12,7 +12,12 @@ from semipyro.files import write_whole
 from semipyro.inference.checkpoint import differences, read_checkpoint
 from semipyro.inference.fit import DEVICES, PRECISIONS
 
-RUN_FLAGS = ("out", "resume", "overwrite", "quiet")  # where a run goes and how it looks, not what it computes
+WEIGHTS = {
+    "labelled_weight": "weight of the mean labelled bound beside the unlabelled",
+    "classification_weight": "weight of the mean log q(y|x) of the labelled rows",
+    "adversary_weight": "weight of the adversary's mean log f(y|z)",
+}
+RUN_FLAGS = ("name", "out", "resume", "overwrite", "quiet")  # where a run goes and how it looks, not what it computes
 RUN_FILES = (  # the settings last: as long as they are there, the folder is known to be a run's
     "figures/*.png",
     "figures/.*.partial",
@@ -60,9 +65,10 @@ positive = number(float, lambda value: 0 < value < math.inf, "positive and finit
 weight = number(float, lambda value: 0 <= value < math.inf, "finite and not negative")
 
 
-def make_parser(name: str, description: str) -> Parser:
+def make_parser(name: str, description: str | None) -> Parser:
     """A parser with the flags that every example has."""
     parser = Parser(prog=f"{name}.py", description=description, formatter_class=Help)
+    parser.set_defaults(name=name)
     add_data_flags(parser)
     add_training_flags(parser)
     add_run_flags(parser, name)
@@ -74,8 +80,10 @@ def add_data_flags(parser: Parser) -> None:
     add = parser.add_argument_group("data").add_argument
     add("--data", default="digits", help="digits, moons, circles, mnist, fashion-mnist, omniglot, or a .npz with x, y")
     add("--data-root", help="folder of the data sets; without it SEMIPYRO_DATA, else the user's cache folder")
-    add("--labels", type=count, help="how many training rows keep their label, rounded down to the same number per "
+    add("--labels", type=natural, help="how many training rows keep their label, rounded down to the same number per "
         "class; without it 100, or all those of a .npz in which some rows have none (y = -1)")  # fmt: skip
+    add("--include-labelled", action=argparse.BooleanOptionalAction, default=False, help="count the labelled rows "
+        "among the unlabelled ones too, without their labels")  # fmt: skip
     add("--batch-size", type=count, default=100, help="unlabelled rows in a batch")
     add("--labelled-batch-size", type=count, default=100, help="labelled rows in a batch; fewer rows are repeated")
     add("--binarize", action=argparse.BooleanOptionalAction, help="draw pixels as 0 or 1, anew in each batch; without "
@@ -106,16 +114,38 @@ def add_run_flags(parser: Parser, name: str) -> None:
     group.add_argument("--quiet", action="store_true", help="show nothing but errors")
 
 
-def add_network_flags(parser: Parser) -> None:
-    """Keywords of the models' and guides' `build`."""
+def add_network_flags(
+    parser: Parser, *, z_dim: int | None = 50, hidden: Sequence[int] = (500,), activation: str = "softplus"
+) -> None:
+    """Keywords of the models' and guides' `build`; a `z_dim` of None leaves the flag out."""
     add = parser.add_argument_group("networks").add_argument
-    add("--z-dim", type=count, default=50, help="width of the latent z")
-    add("--hidden", type=count, nargs="*", default=[500], help="widths of the hidden layers")
-    add("--activation", choices=sorted(ACTIVATIONS), default="softplus", help="between the layers")
+    if z_dim is not None:
+        add("--z-dim", type=count, default=z_dim, help="width of the latent z")
+    add("--hidden", type=count, nargs="*", default=list(hidden), help="widths of the hidden layers")
+    add("--activation", choices=sorted(ACTIVATIONS), default=activation, help="between the layers")
     add("--likelihood", choices=["auto", *LIKELIHOODS], default="auto", help="of x; auto: Bernoulli for data in "
         "[0, 1], else normal")  # fmt: skip
     add("--scale", type=positive, help="fixed standard deviation of a normal likelihood; without it, learned")
-    add("--num-samples", type=count, default=1, help="draws of z that each bound averages over")
+    add("--num-samples", type=count, default=1, help="draws of the continuous latents that each bound averages over")
+
+
+def add_weight_flags(parser: Parser, defaults: dict[str, float], keyword: str, meaning: str) -> None:
+    """A flag for each weight of the objective, and `--KEYWORD` for those of the paper."""
+    group = parser.add_argument_group("objective")
+    for name, value in defaults.items():
+        group.add_argument(f"--{name.replace('_', '-')}", type=weight, help=f"{WEIGHTS[name]} (default: {value:g})")
+    group.add_argument(f"--{keyword}", type=weight, help=meaning)
+
+
+def given_weights(args: argparse.Namespace, defaults: dict[str, float], keyword: str) -> dict[str, float] | None:
+    """The weights of the flags, or None where `--KEYWORD` asks for those of the paper; a ValueError for both."""
+    given = {name: getattr(args, name) for name in defaults if getattr(args, name) is not None}
+    if getattr(args, keyword) is None:
+        return defaults | given
+    if given:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in defaults)
+        raise ValueError(f"--{keyword} sets the weights; leave {flags} out")
+    return None
 
 
 def command(parser: Parser, run: Callable[[argparse.Namespace], None], arguments: Sequence[str] | None = None) -> None:
@@ -131,6 +161,13 @@ def command(parser: Parser, run: Callable[[argparse.Namespace], None], arguments
         parser.exit(130, f"\n{parser.prog}: stopped; --resume goes on from the last whole epoch\n")
 
 
+def name_folder(args: argparse.Namespace, flag: str, usual: str) -> None:
+    """Gives the default folder the flag's value as its ending, where it is not the usual one."""
+    value, default = getattr(args, flag), Path("runs") / args.name
+    if args.out == default and value != usual:
+        args.out = default.with_name(f"{args.name}_{value.replace('-', '_')}")
+
+
 def prepare_folder(args: argparse.Namespace, paper: str, build: dict[str, Any]) -> None:
     """Makes --out the folder of this run: a new one, an overwritten one, or the one to resume.
 
@@ -139,6 +176,7 @@ def prepare_folder(args: argparse.Namespace, paper: str, build: dict[str, Any]) 
     """
     path = args.out / "settings.json"
     flags = {name: value for name, value in vars(args).items() if name not in (*RUN_FLAGS, *build)}
+    flags = {name: str(value) if isinstance(value, Path) else value for name, value in flags.items()}
     settings = {"paper": paper, **flags, "build": build}
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out {args.out} is a file; name a folder")

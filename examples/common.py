@@ -1,9 +1,10 @@
 """What the examples share: the data with its labels hidden, training, the baseline, and what is shown and written."""
 
 import argparse
+import copy
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,11 +13,17 @@ from typing import Any
 
 import semipyro
 import torch
-from command_line import write_json
+from command_line import given_weights, prepare_folder, write_json
+from matplotlib.figure import Figure
+from pyro.distributions import OneHotCategorical
 from semipyro import plots
 from semipyro.data import Batches, Dataset, batches, binarize, load, mask_labels
-from semipyro.inference import Objective, accuracy, check_fit_settings, evaluate, fit
+from semipyro.distributions import CategoricalNet
+from semipyro.inference import Objective, accuracy, check_fit_settings, classes_used, evaluate, fit
+from semipyro.papers import PAPERS
 from torch import Tensor, nn
+
+Classifier = Callable[[Tensor], OneHotCategorical]
 
 EPOCHS = {"moons": 60, "circles": 60, "mnist": 60, "fashion-mnist": 60, "omniglot": 60}
 LABELS = 100
@@ -30,11 +37,29 @@ class Task:
     y: Tensor
     batches: Batches
     binarized: bool
+    hidden: tuple[int, ...] = ()
+    extra: int = 0
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """How many true classes there are."""
         return self.dataset.num_classes
+
+    @property
+    def y_dim(self) -> int:
+        """K: the classes and the extra components."""
+        return self.num_classes + self.extra
+
+    @property
+    def x_unlabelled(self) -> Tensor:
+        """The training rows without a label."""
+        return self.dataset.train.x[self.y < 0]
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Rows and rows in a batch, of both kinds: the arguments of a paper's `weights`."""
+        rows = self.batches
+        return rows.num_labelled, rows.num_unlabelled, rows.labelled_batch_size, rows.unlabelled_batch_size
 
     @property
     def x_dim(self) -> int:
@@ -52,19 +77,27 @@ class Task:
         return binarize(x, seed=0) if self.binarized else None
 
 
-def make_task(args: argparse.Namespace) -> Task:
-    """Loads the data, hides all but `--labels` labels, and makes the batches; decides what the flags leave open."""
+def make_task(
+    args: argparse.Namespace, *, hidden: Collection[int] = (), extra: int = 0, usual: int | None = LABELS
+) -> Task:
+    """Loads the data, hides all but `--labels` labels, and makes the batches; decides what the flags leave open.
+
+    No row of a class in `hidden` keeps its label, the model gets `extra` components beyond the classes, and where the
+    flags do not say, `usual` rows keep their label (None: all of the other classes).
+    """
     args.epochs = args.epochs or EPOCHS.get(args.data, 100)
     check_fit_settings(**fit_settings(args))
     dataset = load(args.data, args.data_root)
     decide_likelihood(args, dataset)
-    y = keep_labels(args, dataset)
+    y = keep_labels(args, dataset, set(hidden), usual)
     args.labels = int((y >= 0).sum())
+    nameless = [*hidden, *range(dataset.num_classes, dataset.num_classes + extra)]
     rows = batches(
-        dataset.train.x, y, labelled_batch_size=args.labelled_batch_size, unlabelled_batch_size=args.batch_size,
-        binarize=args.binarize, seed=args.seed, num_classes=dataset.num_classes,
+        dataset.train.x, y, labelled_batch_size=args.labelled_batch_size if args.labels else 0,
+        unlabelled_batch_size=args.batch_size, include_labelled=args.include_labelled, binarize=args.binarize,
+        seed=args.seed, num_classes=dataset.num_classes + extra, hidden_classes=nameless if args.labels else (),
     )  # fmt: skip
-    return Task(dataset, y, rows, args.binarize)
+    return Task(dataset, y, rows, args.binarize, tuple(sorted(hidden)), extra)
 
 
 def fit_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -88,30 +121,48 @@ def decide_likelihood(args: argparse.Namespace, dataset: Dataset) -> None:
         raise ValueError("--scale needs a normal likelihood; add --likelihood normal, or leave --scale out")
 
 
-def keep_labels(args: argparse.Namespace, dataset: Dataset) -> Tensor:
+def keep_labels(args: argparse.Namespace, dataset: Dataset, hidden: set[int], usual: int | None) -> Tensor:
     """`--labels` of the training labels, as many of each class, or the data's own where some rows have none."""
     y, num_classes = dataset.train.y, dataset.num_classes
     if num_classes < 2:
         raise ValueError(f"--data {args.data} has {num_classes} classes; this example needs labels of two or more")
+    if not hidden < set(range(num_classes)):
+        raise ValueError(
+            f"--hide must leave classes of 0 to {num_classes - 1}, got {' '.join(map(str, sorted(hidden)))}"
+        )
     sizes = y[y >= 0].bincount(minlength=num_classes)
     if not sizes.all():
         raise ValueError(f"--data {args.data} has no training row labelled {sizes.argmin()}; it needs classes 0 to K-1")
     if (y < 0).any():
         if args.labels is not None:
             raise ValueError(f"--labels: {args.data} keeps its own, since some rows have none (y = -1); leave it out")
-        return y
-    asked, most = args.labels or LABELS, num_classes * int(sizes.min())
-    if not num_classes <= asked <= most:
-        raise ValueError(f"--labels must be from {num_classes}, one for each class of {args.data}, to {most}, as many "
-                         f"of each as class {sizes.argmin()} has, got {asked}")  # fmt: skip
-    return mask_labels(y, per_class=asked // num_classes, seed=args.seed)
+        return torch.where(torch.isin(y, torch.tensor(sorted(hidden))), -1, y)
+    if args.labels == 0 and getattr(args, "clusters", False):
+        return torch.full_like(y, -1)
+    if args.labels is None and usual is None:
+        return mask_labels(y, fraction=1.0, hidden_classes=sorted(hidden), seed=args.seed)
+    shown = [label for label in range(num_classes) if label not in hidden]
+    scarce = min(shown, key=lambda label: int(sizes[label]))
+    asked, most = args.labels if args.labels is not None else usual or 0, len(shown) * int(sizes[scarce])
+    if not len(shown) <= asked <= most:
+        raise ValueError(f"--labels must be from {len(shown)}, one for each class of {args.data}, to {most}, as many "
+                         f"of each as class {scarce} has, got {asked}")  # fmt: skip
+    return mask_labels(y, per_class=asked // len(shown), hidden_classes=sorted(hidden), seed=args.seed)
 
 
 def network_settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     """Keywords of a paper's `build`, from the flags and the data."""
-    names = ("z_dim", "hidden", "activation", "num_samples", "likelihood")
-    scale = {} if args.scale is None else {"scale": args.scale}
-    return {"x_dim": task.x_dim, "y_dim": task.num_classes, **{name: getattr(args, name) for name in names}, **scale}
+    names = ("z_dim", "hidden", "activation", "num_samples", "likelihood", "scale")
+    given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+    return {"x_dim": task.x_dim, "y_dim": task.y_dim, **given}
+
+
+def weight_settings(
+    args: argparse.Namespace, task: Task, paper: str, defaults: dict[str, float], keyword: str
+) -> dict[str, float]:
+    """The objective's weights: those of the flags, or the paper's, where `--KEYWORD` gives its constant."""
+    given = given_weights(args, defaults, keyword)
+    return given if given is not None else PAPERS[paper].weights(*task.sizes, **{keyword: getattr(args, keyword)})
 
 
 def say(args: argparse.Namespace, text: str) -> None:
@@ -120,16 +171,19 @@ def say(args: argparse.Namespace, text: str) -> None:
         print(text, flush=True)
 
 
-def announce(args: argparse.Namespace, model_name: str, task: Task) -> None:
+def announce(args: argparse.Namespace, title: str, task: Task) -> None:
     """One line on what is about to be trained."""
     own = bool((task.dataset.train.y < 0).any())
-    whose = "its own" if own else f"{args.labels // task.num_classes} of each class"
-    say(args, f"{model_name} on {args.data}: {len(task.y)} training rows, {args.labels} labels ({whose}); "
-        f"D = {task.x_dim}, K = {task.num_classes}; {args.likelihood} likelihood{', binarised' * task.binarized}; "
+    each = args.labels // (task.num_classes - len(task.hidden))
+    hidden = f", none of class {' '.join(map(str, task.hidden))}" if task.hidden and args.labels else ""
+    whose = f" ({'its own' if own else f'{each} of each class'}{hidden})" if args.labels else ""
+    extra = f" ({task.num_classes} classes)" if task.extra else ""
+    say(args, f"{title} on {args.data}: {len(task.y)} training rows, {args.labels} labels{whose}; "
+        f"D = {task.x_dim}, K = {task.y_dim}{extra}; {args.likelihood} likelihood{', binarised' * task.binarized}; "
         f"{args.epochs} epochs, {'resumed' if args.resume else 'written'} in {args.out}")  # fmt: skip
 
 
-def reporter(args: argparse.Namespace) -> Callable[[dict[str, float]], None] | None:
+def reporter(args: argparse.Namespace, monitor: str) -> Callable[[dict[str, float]], None] | None:
     """Where there is no terminal for a progress bar: prints a line every tenth of the epochs."""
     if sys.stderr.isatty():
         return None
@@ -137,10 +191,21 @@ def reporter(args: argparse.Namespace) -> Callable[[dict[str, float]], None] | N
     def report(row: dict[str, float]) -> None:
         epoch, every = int(row["epoch"]), -(-args.epochs // 10)
         if epoch % every == 0 or epoch in (1, args.epochs):
+            accurate = f"validation accuracy {row['validation_accuracy']:.1%}, " if monitor == "accuracy" else ""
             say(args, f"epoch {epoch}: loss {row['loss']:.2f}, validation bound {row['validation_unlabelled']:.2f} "
-                f"nats, validation accuracy {row['validation_accuracy']:.1%}, {row['seconds']:.1f} s")  # fmt: skip
+                f"nats, {accurate}{row['seconds']:.1f} s")  # fmt: skip
 
     return report
+
+
+def make_objective(args: argparse.Namespace, paper: str, title: str, task: Task, build: dict[str, Any]) -> Objective:
+    """The paper's objective with its first weights; makes the folder of the run once nothing is known to be wrong."""
+    torch.manual_seed(args.seed)
+    objective = PAPERS[paper].build(**build)
+    rehearse(args, objective, task)
+    prepare_folder(args, paper, build)
+    announce(args, title, task)
+    return objective
 
 
 def rehearse(args: argparse.Namespace, objective: Objective, task: Task) -> None:
@@ -152,14 +217,22 @@ def rehearse(args: argparse.Namespace, objective: Objective, task: Task) -> None
         raise ValueError(f"--data {args.data}: {error}") from error
 
 
-def train(args: argparse.Namespace, objective: Objective, task: Task) -> list[dict[str, float]]:
+def train(
+    args: argparse.Namespace, objective: Objective, task: Task, *, monitor: str = "accuracy"
+) -> list[dict[str, float]]:
     """Fits the objective, with a checkpoint every epoch; leaves it with the weights of the best validation epoch."""
     held_out = task.dataset.validation
     return fit(
-        objective, task.batches, validation=(held_out.x, held_out.y), validation_bound_x=task.bound_x(held_out.x),
-        restore_best=True, out=args.out, resume=args.resume, progress=False if args.quiet else None,
-        report=reporter(args), **fit_settings(args),
+        objective, task.batches, validation=(held_out.x, held_out.y if monitor == "accuracy" else None),
+        validation_bound_x=task.bound_x(held_out.x), monitor=monitor, restore_best=True, out=args.out,
+        resume=args.resume, progress=False if args.quiet else None, report=reporter(args, monitor),
+        **fit_settings(args),
     )  # fmt: skip
+
+
+def new_classifier(args: argparse.Namespace, task: Task) -> nn.Module:
+    """An untrained classifier of x with the model's hidden layers."""
+    return CategoricalNet((task.x_dim,), task.y_dim, hidden=args.hidden, activation=args.activation)
 
 
 def train_on_labels(
@@ -186,18 +259,84 @@ def train_on_labels(
     return classifier
 
 
-def summarise(
+def learn_from_labels(
     args: argparse.Namespace,
     paper: str,
-    objective: Objective,
-    baseline: nn.Module,
+    title: str,
     task: Task,
-    history: list[dict[str, float]],
-) -> dict[str, Any]:
-    """Measures the test set, once, and writes summary.json."""
+    build: dict[str, Any],
+    *,
+    classifier: Callable[[Objective], Classifier] = lambda objective: objective.guide.classify,
+    baseline: Callable[[Objective], nn.Module] | None = None,
+    figures: Callable[[Objective], Mapping[str, Figure]] = lambda objective: {},
+    drawn: Collection[str] = ("class_samples", "analogies"),
+) -> None:
+    """The whole of a semi-supervised example: trains, measures beside the labels alone, draws, and tells.
+
+    Args:
+        args: the flags.
+        paper: a row of `PAPERS`.
+        title: what the model is called.
+        task: the data.
+        build: keywords of the row's `build`.
+        classifier: the classifier of a trained objective that the test accuracy is measured with.
+        baseline: the untrained classifier of an untrained objective that learns from the labels alone; without it, one
+            with the model's hidden layers.
+        figures: figures of the trained objective beyond those of every example.
+        drawn: which figures of what the model generates are drawn.
+    """
+    objective = make_objective(args, paper, title, task, build)
+    untrained = new_classifier(args, task) if baseline is None else copy.deepcopy(baseline(objective))
+    history = train(args, objective, task)
+    labels_only = train_on_labels(untrained, task, learning_rate=args.learning_rate, seed=args.seed)
+    torch.manual_seed(args.seed)
     test = task.dataset.test
-    measured = evaluate(objective, test.x, test.y, bound_x=task.bound_x(test.x))
-    best = max(history, key=lambda row: row["validation_accuracy"])
+    measured = {
+        "test_accuracy": accuracy(classifier(objective), test.x, test.y),
+        "baseline_accuracy": accuracy(labels_only, test.x, test.y),
+        **measure_bound(objective, task),
+        "classes_used": classes_used(classifier(objective), task.x_unlabelled),
+    }
+    summary = summarise(args, paper, task, history, measured)
+    print_table(args, "test accuracy", {
+        f"{title}, {summary['labels']} labels and the unlabelled rows": summary["test_accuracy"],
+        f"the same classifier, {summary['labels']} labels alone": summary["baseline_accuracy"],
+    })  # fmt: skip
+    say(args, f"For both, the epoch was chosen by accuracy on the {summary['validation_labels']} validation labels: "
+        f"{title}'s is {summary['best_epoch']} of {summary['epochs']}.")  # fmt: skip
+    tell_bound(args, summary)
+    tell_classes(args, task, summary["classes_used"])
+    save_figures(args.out, standard_figures(objective, task, history, args.seed, drawn) | dict(figures(objective)))
+    print_files(args, paper)
+
+
+def test_rows(task: Task, rows: int) -> Tensor:
+    """The first of the test rows, as the model was trained on them: binarised once where it saw binary ones."""
+    x = task.dataset.test.x[:rows]
+    binary = task.bound_x(x)
+    return x if binary is None else binary
+
+
+def measure_bound(objective: Objective, task: Task) -> dict[str, float]:
+    """`bound`: the mean over the test rows of the bound on log p(x), in nats."""
+    test = task.dataset.test
+    return {"bound": evaluate(objective, test.x, bound_x=task.bound_x(test.x))["unlabelled"]}
+
+
+def tell_classes(args: argparse.Namespace, task: Task, used: int) -> None:
+    """How many classes the classifier uses, with a warning where they are fewer than those with labels."""
+    labelled = len(task.y[task.y >= 0].unique())
+    say(args, f"On the unlabelled rows the classifier uses {used} of {task.y_dim} classes.")
+    if used < labelled:
+        print(f"warning: that is fewer than the {labelled} classes with labels: it has collapsed", file=sys.stderr)
+
+
+def summarise(
+    args: argparse.Namespace, paper: str, task: Task, history: list[dict[str, float]], measured: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes summary.json: what was run, and what was measured on the test set, once."""
+    monitor = "validation_accuracy" if "validation_accuracy" in history[0] else "validation_unlabelled"
+    best = max(history, key=lambda row: row[monitor])
     summary = {
         "paper": paper,
         "data": args.data,
@@ -207,10 +346,8 @@ def summarise(
         "epochs": len(history),
         "best_epoch": best["epoch"],
         "seconds": round(sum(row["seconds"] for row in history), 1),
-        "validation_accuracy": best["validation_accuracy"],
-        "test_accuracy": measured["accuracy"],
-        "baseline_accuracy": accuracy(baseline, test.x, test.y),
-        "bound": measured["unlabelled"],
+        monitor: best[monitor],
+        **measured,
         "versions": versions(),
     }
     write_json(summary, args.out / "summary.json")
@@ -223,35 +360,46 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "semipyro": semipyro.__version__} | {p: version(p) for p in packages}
 
 
-def print_table(args: argparse.Namespace, model_name: str, summary: dict[str, Any]) -> None:
-    """What the run has found."""
-    rows = [
-        (f"{model_name}, {summary['labels']} labels and the unlabelled rows", summary["test_accuracy"]),
-        (f"the same classifier, {summary['labels']} labels alone", summary["baseline_accuracy"]),
-    ]
-    say(args, f"\n{'':52}test accuracy")
-    for name, value in rows:
-        say(args, f"{name:52}{value:13.1%}")
-    say(args, f"For both, the epoch was chosen by accuracy on the {summary['validation_labels']} validation labels: "
-        f"{model_name}'s is {summary['best_epoch']} of {summary['epochs']}.\n"
-        f"Test bound {summary['bound']:.2f} nats; trained in {summary['seconds']:.0f} s.")  # fmt: skip
+def print_table(args: argparse.Namespace, measure: str, rows: dict[str, float]) -> None:
+    """What the run has found, in percent."""
+    width = max(52, 2 + max(map(len, rows)))
+    say(args, f"\n{'':{width}}{measure}")
+    for name, value in rows.items():
+        say(args, f"{name:{width}}{value:{len(measure)}.1%}")
 
 
-def draw_figures(out: Path, objective: Objective, task: Task, history: list[dict[str, float]], seed: int) -> None:
-    """Training curves, samples, analogies, latent space and confusion matrix, as figures/*.png."""
+def tell_bound(args: argparse.Namespace, summary: dict[str, Any]) -> None:
+    """The bound, and the time."""
+    say(args, f"Test bound {summary['bound']:.2f} nats; trained in {summary['seconds']:.0f} s.")
+
+
+def standard_figures(
+    objective: Objective,
+    task: Task,
+    history: list[dict[str, float]],
+    seed: int,
+    drawn: Collection[str] = ("class_samples", "analogies"),
+) -> dict[str, Figure]:
+    """Training curves, confusion matrix, latent space, and those of samples and analogies that are asked for."""
     torch.manual_seed(seed)
     model, guide = objective.model, objective.guide
     x, y = task.dataset.test.x, task.dataset.test.y
     few, some = slice(10), slice(1000)
-    figures = {
-        "training_curves": plots.training_curves(history),
-        "class_samples": plots.class_samples(model, task.num_classes, task.shape),
-        "analogies": plots.analogies(model, guide, x[few], task.num_classes, task.shape),
-        "confusion_matrix": plots.confusion_matrix(guide.classify, x, y, num_classes=task.num_classes),
-    }
+    figures = {"training_curves": plots.training_curves(history)}
+    if "class_samples" in drawn:
+        figures["class_samples"] = plots.class_samples(model, task.y_dim, task.shape)
+    if "analogies" in drawn:
+        figures["analogies"] = plots.analogies(model, guide, x[few], task.y_dim, task.shape)
+    if hasattr(guide, "classify"):
+        figures["confusion_matrix"] = plots.confusion_matrix(guide.classify, x, y, num_classes=task.y_dim)
     if len(x) >= 3:  # fewer are not projected
         figures["latent_pca"] = plots.latent_space(guide, x[some], y[some])
         figures["latent_tsne"] = plots.latent_space(guide, x[some], y[some], method="tsne", seed=seed % 2**32)
+    return figures
+
+
+def save_figures(out: Path, figures: Mapping[str, Figure]) -> None:
+    """As figures/*.png."""
     for name, figure in figures.items():
         plots.save(figure, out / "figures" / f"{name}.png")
 
@@ -267,6 +415,6 @@ def print_files(args: argparse.Namespace, paper: str) -> None:
         from semipyro.papers import PAPERS
 
         out = Path("{args.out}")
-        {paper} = PAPERS["{paper}"].build(**json.loads((out / "settings.json").read_text())["build"])
-        load_weights({paper}, out / "checkpoints" / "best.ckpt")"""
+        objective = PAPERS["{paper}"].build(**json.loads((out / "settings.json").read_text())["build"])
+        load_weights(objective, out / "checkpoints" / "best.ckpt")"""
     say(args, dedent(text))

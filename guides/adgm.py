@@ -43,7 +43,7 @@ class ADGMGuide(nn.Module):
     def classify(self, x: Tensor, num_samples: int = 1) -> OneHotCategorical:
         """q(y | x) with batch shape (N,): the mean of q(y | a, x) over `num_samples` draws of a."""
         a = self.q_a(x).rsample((num_samples,))                                        # S, N, A
-        return averaged(self.q_y(a, x))
+        return averaged(self.q_y(a, x).expand((num_samples, len(x))))
 
     def encode(self, x: Tensor, site: str | None = None) -> Tensor:
         """The mean of q(z | a, y, x) at the mean of q(a | x) and the most probable y, (N, L); site "a": that of a.

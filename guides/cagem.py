@@ -45,7 +45,7 @@ class CaGeMGuide(nn.Module):
         The paper reports p(y | x), which is `semipyro.inference.cascade`.
         """
         z1 = self.q_z1(x).rsample((num_samples,))                                       # S, N, L1
-        return averaged(self.q_y(z1, x))
+        return averaged(self.q_y(z1, x).expand((num_samples, len(x))))
 
     def encode(self, x: Tensor, site: str | None = None) -> Tensor:
         """The mean of q(z2 | x, y, z1) at the mean of q(z1 | x) and the most probable y; site "z1": that of z1.

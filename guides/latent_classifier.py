@@ -43,7 +43,7 @@ class LatentClassifierGuide(nn.Module):
     def classify(self, x: Tensor, num_samples: int = 1) -> OneHotCategorical:
         """E_q(z|x) p(y | z) with batch shape (N,): the mean over `num_samples` draws of z."""
         z = self.q_z(x).rsample((num_samples,))                                   # S, N, L
-        return averaged(self.p_y(z))
+        return averaged(self.p_y(z).expand((num_samples, len(x))))
 
     def encode(self, x: Tensor, site: str | None = None) -> Tensor:
         """The mean of q(z | x), (N, L).

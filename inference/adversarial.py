@@ -1,5 +1,7 @@
-"""Adversarial semi-supervised learning: Appendix E of "Towards deeper understanding of semi-supervised learning with
-variational autoencoders" (K. Jurasiński, MSc thesis, TU Delft, 2019).
+"""Adversarial semi-supervised learning.
+
+Appendix E of "Towards deeper understanding of semi-supervised learning with variational autoencoders" (K. Jurasiński,
+MSc thesis, TU Delft, 2019).
 
     min_ψ max_θ,φ  J(θ, φ) + w · E_q(z|x,y) [−log f_ψ(y | z)]
 
@@ -74,8 +76,9 @@ class AdversarialELBO(SemiSupervisedELBO):
 
 
 class ReversedGradient(torch.autograd.Function):
-    """The identity, whose gradient is minus what comes back: "Unsupervised domain adaptation by backpropagation"
-    (Ganin and Lempitsky, 2015), arXiv:1409.7495.
+    """The identity, whose gradient is minus what comes back.
+
+    "Unsupervised domain adaptation by backpropagation" (Ganin and Lempitsky, 2015), arXiv:1409.7495.
     """
 
     @staticmethod

@@ -1,5 +1,6 @@
-"""The objective of CaGeM, "Semi-supervised generation with cluster-aware generative models" (Maaløe et al., 2017),
-arXiv:1704.00637.
+"""The objective of CaGeM.
+
+"Semi-supervised generation with cluster-aware generative models" (Maaløe et al., 2017), arXiv:1704.00637.
 
     F(x) = E_q(z1|x) Σ_y q(y | z1, x) E_q(z2|x,y,z1) [log p(x, y, z1, z2) − log q(z1 | x) − log q(y | z1, x)
                                                       − log q(z2 | x, y, z1)]
@@ -12,6 +13,7 @@ Differs from the paper: every sum over rows is a mean, and bounds are maximised.
 """
 
 import math
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -86,24 +88,22 @@ class ClusterAwareELBO(Objective):
         if q != p:
             raise ValueError(f"model and guide do not have the same latent sites: {sorted(p)} and {sorted(q)}")
 
-    def update_statistics(
-        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
-    ) -> None:
+    def update_statistics(self, x_labelled: Tensor | None, x_unlabelled: Tensor | None) -> None:
         """From the unlabelled rows; labelled ones leave every statistic alone."""
         if x_unlabelled is not None:
-            super().update_statistics(None, None, x_unlabelled)
+            super().update_statistics(None, x_unlabelled)
 
     def loss(self, terms: dict[str, Tensor]) -> Tensor:
         """−(unlabelled + classification_weight · (classification_q + classification_p)), of those there are."""
-        weights = {name: self.classification_weight for name in ("classification_q", "classification_p")}
+        weights = dict.fromkeys(("classification_q", "classification_p"), self.classification_weight)
         return -torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
 
 
-def two_classifiers(model: nn.Module, guide: nn.Module, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+def two_classifiers(model: Any, guide: Any, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
     """log q(y | x) and log p(y | x), averaged over S draws, (N, K) each; no gradient passes through z1 and z2."""
     with torch.no_grad():
         z1 = guide.q_z1(x).rsample((num_samples,))  # S, N, L1
-    log_q = guide.q_y(z1, x).logits  # S, N, K
+    log_q = guide.q_y(z1, x).expand((num_samples, len(x))).logits  # S, N, K
     classes = torch.eye(log_q.shape[-1]).to(x)[:, None, None]  # K, 1, 1, K
     with torch.no_grad():
         z2 = guide.q_z2(x, classes, z1).rsample()  # K, S, N, L2

@@ -95,7 +95,7 @@ def match_dimensions(scores: Tensor) -> Tensor:
         raise ValueError(f"scores has {scores.shape[0]} classes for {scores.shape[1]} dimensions; expected C ≤ K")
     if bool((scores.isnan() | (scores == torch.inf)).any()):
         raise ValueError("scores holds NaN or +infinity; expected log-probabilities")
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+    from scipy.optimize import linear_sum_assignment
 
     try:
         _, dimensions = linear_sum_assignment(scores.detach().double().cpu().numpy(), maximize=True)
@@ -193,7 +193,7 @@ def log_probabilities(classifier: Classifier, x: Tensor) -> Tensor:
 
 def _of_rows(classifier: Classifier, x: Tensor, read: Callable[[OneHotCategorical], Tensor]) -> Tensor:
     check_rows(x, "x")
-    device = module_tensor(getattr(classifier, "__self__", classifier)).device
+    device = module_tensor(classifier).device
     with evaluating(classifier):
         found = torch.cat([read(classifier(rows.to(device))).cpu() for rows in x.split(ROWS)])
     if found.ndim != 2 or len(found) != len(x):

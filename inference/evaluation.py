@@ -49,7 +49,7 @@ def owner_of(thing: object) -> object:
 
 
 def module_tensor(thing: object) -> Tensor:
-    """The first parameter or buffer of floats of a module, or of a method's, for its device and type; else a default."""
+    """The first parameter or buffer of floats of a module, or a method's, for its device and type; else a default."""
     module = owner_of(thing)
     tensors = (*module.parameters(), *module.buffers()) if isinstance(module, nn.Module) else ()
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))

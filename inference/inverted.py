@@ -12,9 +12,6 @@ Differs from the paper: y is summed out exactly, unless `temperature` is given; 
 code); log q(z | x, y), which the authors' code leaves out of J_r, is in it.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
@@ -26,7 +23,9 @@ GRADIENTS = ("detached", "score", "relaxed")
 
 
 class InvertedELBO(Objective):
-    """Terms: `labelled` = J_f^l, `unlabelled` = J_f^u, `reverse` = J_r, `discriminative_y` = −L_y, `discriminative_x` = −L_x.
+    """Terms: `labelled` = J_f^l, `unlabelled` = J_f^u, `reverse` = J_r, `discriminative_y` = −L_y, `discriminative_x`.
+
+    The last is −L_x.
 
     Args:
         model: the forward p(x, y, z), with `p_x(y, z)`, `p_z()` and the buffer `y_prior`.
@@ -70,13 +69,10 @@ class InvertedELBO(Objective):
         super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
         self.reverse_model = reverse_model
         self.reverse_guide = reverse_guide
-        self.weights = {
-            "reverse": reverse_weight,
-            "discriminative_y": discriminative_y_weight,
-            "discriminative_x": discriminative_x_weight,
-        }
-        if not all(weight >= 0 for weight in self.weights.values()):
-            raise ValueError(f"weights must not be negative, got {self.weights}")
+        weights = (reverse_weight, discriminative_y_weight, discriminative_x_weight)
+        if not all(weight >= 0 for weight in weights):
+            raise ValueError(f"weights must not be negative, got {weights}")
+        self.reverse_weight, self.discriminative_y_weight, self.discriminative_x_weight = weights
         if gradient not in GRADIENTS:
             raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
         if temperature is not None and not temperature > 0:
@@ -114,8 +110,9 @@ class InvertedELBO(Objective):
 
     def relaxed_bound(self, x: Tensor, temperature: float) -> Tensor:
         """The mean over rows of J_f^u with a y on the simplex, drawn by reparametrisation."""
-        model, guide = (RelaxLabels(temperature)(part) for part in self._scaled())
-        return self._mean_elbo(model, guide, x)
+        relax = RelaxLabels(temperature)
+        model, guide = self._scaled(self.model, self.guide)
+        return self._mean_elbo(relax(model), relax(guide), x)
 
     def draw_unfeatured(self, n: int) -> tuple[Tensor, Tensor]:
         """y ~ p(y), one-hot (n, K), and z ~ p(z), (n, L): data of the reverse process."""
@@ -123,10 +120,9 @@ class InvertedELBO(Objective):
 
     def reverse_bound(self, y: Tensor, z: Tensor) -> Tensor:
         """The mean over rows of J_r(y, z): a bound on log q(y, z)."""
-        model: Callable[..., Any] = self.reverse_model
-        guide: Callable[..., Any] = self.reverse_guide
+        model, guide = self._scaled(self.reverse_model, self.reverse_guide)
         if self.gradient == "detached":
-            guide = torch.no_grad()(guide.__call__)
+            guide = torch.no_grad()(guide)
         elif self.gradient == "relaxed":
             guide = StraightThrough()(guide)
         if self.relaxing is not None:
@@ -135,4 +131,9 @@ class InvertedELBO(Objective):
 
     def loss(self, terms: dict[str, Tensor]) -> Tensor:
         """Minus the sum of the terms, each with its weight."""
-        return -torch.stack([self.weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+        weights = {
+            "reverse": self.reverse_weight,
+            "discriminative_y": self.discriminative_y_weight,
+            "discriminative_x": self.discriminative_x_weight,
+        }
+        return -torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()

@@ -98,8 +98,8 @@ class Objective(nn.Module, ABC):
         ValueError: `num_samples` is not a positive integer, or `kl_weight` negative.
     """
 
-    model: nn.Module
-    guide: Any  # a module with `classify` where its model has labels, and `encode`
+    model: Any  # a module, with its factors as attributes
+    guide: Any  # the same, with `classify` where its model has labels, and `encode`
     kl_weight: Tensor
 
     def __init__(self, model: nn.Module, guide: nn.Module, *, num_samples: int = 1, kl_weight: float = 1.0) -> None:
@@ -123,13 +123,13 @@ class Objective(nn.Module, ABC):
     def bound(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean over rows of ELBO(x), y summed out, or of ELBO(x, y): a scalar."""
         with _explained(x, "unlabelled" if y is None else "labelled"), self._sites_compared(labelled=y is not None):
-            return self._mean_elbo(*self._scaled(), x, y)
+            return self._mean_elbo(*self._scaled(self.model, self.guide), x, y)
 
-    def _scaled(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def _scaled(self, model: nn.Module, guide: nn.Module) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Model and guide under `kl_weight`; the guide has to run first."""
         drawn: set[str] = set()
-        guide = ScaleLatents(self.kl_weight, drawn, guide=True)(self.guide)
-        return ScaleLatents(self.kl_weight, drawn)(self.model), guide
+        scaled_guide = ScaleLatents(self.kl_weight, drawn, guide=True)(guide)
+        return ScaleLatents(self.kl_weight, drawn)(model), scaled_guide
 
     def _mean_elbo(self, model: Callable[..., Any], guide: Callable[..., Any], *rows: Tensor | None) -> Tensor:
         """Pyro's bound, divided by the number of rows; differentiable where gradients are on."""
@@ -179,21 +179,18 @@ class Objective(nn.Module, ABC):
         if not terms:
             raise ValueError(f"{type(self).__name__} has nothing to compute: the rows that it reads are None")
         if self.training and any(isinstance(module, BatchNorm) for module in self.modules()):
-            self.update_statistics(x_labelled, y_labelled, x_unlabelled)
+            self.update_statistics(x_labelled, x_unlabelled)
         return {**terms, "loss": self.loss(terms)}
 
     @torch.no_grad()
-    def update_statistics(
-        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
-    ) -> None:
+    def update_statistics(self, x_labelled: Tensor | None, x_unlabelled: Tensor | None) -> None:
         """Batch normalisation's running statistics: one pass over the unlabelled rows with y drawn, not enumerated.
 
         Enumerated rows are K copies of each other under classes that they do not have, and labelled rows are few, so
-        the terms leave the statistics alone. Labelled rows count where there are no others.
+        the terms leave the statistics alone. Labelled rows count, without their labels, where there are no others.
         """
-        x, y = (x_unlabelled, None) if x_unlabelled is not None else (x_labelled, y_labelled)
-        drawn = poutine.trace(self.guide).get_trace(x, y)
-        poutine.replay(self.model, drawn)(x, y)
+        x = x_unlabelled if x_unlabelled is not None else x_labelled
+        poutine.replay(self.model, poutine.trace(self.guide).get_trace(x))(x)
 
     def _check_rows(self, x: Tensor, name: str) -> None:
         check_rows(x, name)

@@ -7,32 +7,33 @@ Gumbel-softmax" (Jang et al., 2016), arXiv:1611.01144.
 from typing import Any
 
 import torch
-from pyro.distributions import RelaxedOneHotCategorical
+from pyro.distributions import RelaxedOneHotCategorical, transforms
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ..distributions import GreyBernoulli
 
 
-class Concrete(RelaxedOneHotCategorical):
-    """The Concrete distribution, whose density is taken at y no nearer to the border than numbers can tell."""
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """log Γ(K) τ^(K−1) + Σ_k [log π_k − (τ + 1) log y_k] − K log Σ_k π_k y_k^−τ, in nats."""
-        return super().log_prob(value.clamp_min(torch.finfo(value.dtype).tiny))
-
-
 class RelaxLabels(Messenger):
-    """Makes Cat(y; π) at the site y a Concrete(y; π, τ), which is drawn and not enumerated."""
+    """Makes Cat(y; π) at the site y a Concrete(y; π, τ), which is drawn and not enumerated.
+
+    One of these goes around guide and model: it keeps the logarithm of the y that it drew, since y itself is rounded
+    to zero long before its density loses its meaning.
+
+        log p(y) = log Γ(K) + (K − 1) log τ + Σ_k [log π_k − (τ + 1) log y_k] − K log Σ_k π_k y_k^−τ
+    """
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature
+        self.exp = transforms.ExpTransform(cache_size=1)
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] == "y":
             logits = msg["fn"].logits
-            msg["fn"] = Concrete(logits.new_tensor(self.temperature), logits=logits, validate_args=False)
+            temperature = logits.new_tensor(self.temperature)
+            msg["fn"] = RelaxedOneHotCategorical(temperature, logits=logits, validate_args=False)
+            msg["fn"].transforms = [self.exp]
             msg["infer"] = {key: value for key, value in msg["infer"].items() if key != "enumerate"}
 
 

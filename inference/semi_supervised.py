@@ -79,7 +79,7 @@ class SemiSupervisedELBO(Objective):
         Raises:
             ValueError: the guide has no y.
         """
-        bounds, log_q = class_weights(*self._scaled(), x, self.num_samples)  # K, S, N
+        bounds, log_q = class_weights(*self._scaled(self.model, self.guide), x, self.num_samples)  # K, S, N
         if log_q is None:
             raise ValueError("averaged_classifier needs a guide that draws y")
         log_mean = torch.logsumexp(log_q, 1) - math.log(self.num_samples)  # K, N

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from pyro import poutine
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, kl_divergence
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
 from torch.nn import functional
 
+from ..distributions.parts import Blocks
 from .checks import check_labels, check_one_hot, check_rows
 from .clusters import Classifier, probabilities
 from .evaluation import BOUND_ROWS, ROWS, evaluating, module_tensor
@@ -28,7 +29,8 @@ def unit_kl(model: nn.Module, guide: nn.Module, x: Tensor, *, site: str = "z", y
     """mean_n KL(q(z_i | x_n, ·) ‖ p(z_i | ·)) of each unit of a latent, (L,) in nats.
 
     In closed form where PyTorch has one, as for two diagonal Gaussians; otherwise log q(z_i | ·) − log p(z_i | ·) at
-    one draw, whose mean over rows is the same. The KL of the whole latent is the sum over units. Fig. 3 of "Improving
+    one draw, whose mean over rows is the same. The KL of the whole latent is the sum over units; of a latent in two
+    blocks (`BlockNormalNet`), the units of the second are taken given a draw of the first. Fig. 3 of "Improving
     semi-supervised learning with auxiliary deep generative models" (Maaløe et al., 2015) shows it for a and z.
 
     Args:
@@ -159,11 +161,12 @@ def _divergence(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None,
     drawn = poutine.trace(guide).get_trace(x, y)
     node = _latent(drawn.nodes, site, "guide")
     prior = _latent(poutine.trace(poutine.replay(model, drawn)).get_trace(x, y).nodes, site, "model")
-    q, p = _units(node["fn"], f"q({site} | …)"), _units(prior["fn"], f"p({site} | …)")
+    value = node["value"]
+    q, p = _units(node["fn"], f"q({site} | …)", value), _units(prior["fn"], f"p({site} | …)", value)
     try:
         return kl_divergence(q, p)
     except NotImplementedError:
-        return q.log_prob(node["value"]) - p.log_prob(node["value"])
+        return q.log_prob(value) - p.log_prob(value)
 
 
 def _latent(nodes: Any, site: str, whose: str) -> Any:
@@ -177,11 +180,19 @@ def _is_latent(node: Any) -> bool:
     return node["type"] == "sample" and not node["is_observed"] and not poutine.util.site_is_subsample(node)
 
 
-def _units(distribution: Distribution, name: str) -> Distribution:
-    """The distribution of every unit by itself, of batch shape (..., L); a ValueError where there is none."""
+def _units(distribution: Distribution, name: str, value: Tensor | None = None) -> Distribution:
+    """The distribution of every unit by itself, of batch shape (..., L); a ValueError where there is none.
+
+    Of two blocks, the units of the second are given those of the first, which are part of the value.
+    """
     inner = distribution
     while isinstance(inner, Independent):
         inner = inner.base_dist
+    if isinstance(inner, Blocks) and value is not None:
+        u = value[..., : inner.first.event_shape[0]]
+        first, second = _units(inner.first, name), _units(inner.second(u), name)
+        if isinstance(first, Normal) and isinstance(second, Normal):
+            return Normal(torch.cat([first.loc, second.loc], -1), torch.cat([first.scale, second.scale], -1))
     if len(distribution.event_shape) != 1 or inner.event_shape:
         raise ValueError(
             f"{name} is {type(inner).__name__}, not a product over units; "

@@ -74,10 +74,12 @@ def names_of_classes(class_names: Sequence[str] | None, num_classes: int) -> lis
 
 
 def class_colours(num_classes: int) -> list[str]:
-    """A colour for each class: distinct hues for up to ten, a colour map's range beyond."""
-    if num_classes <= 10:
-        return [to_hex(colour) for colour in matplotlib.colormaps["tab10"](np.arange(num_classes))]
-    return [to_hex(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(0, 1, num_classes))]
+    """A colour for each class: ten hues, then their light variants, then twenty muted ones; a colour map beyond 40."""
+    if num_classes > 40:
+        return [to_hex(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(0, 1, num_classes))]
+    strong, light, muted = np.arange(0, 20, 2), np.arange(1, 20, 2), np.arange(20)
+    pairs, shades = matplotlib.colormaps["tab20"], matplotlib.colormaps["tab20b"]
+    return [to_hex(colour) for colour in (*pairs(strong), *pairs(light), *shades(muted))][:num_classes]
 
 
 def by_class(labels: np.ndarray, names: Sequence[str]) -> list[tuple[int, str, str]]:

@@ -21,15 +21,22 @@ def confusion_matrix(
     *,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
+    clusters: bool = False,
 ) -> Figure:
     """Counts of true classes (rows) against predicted ones (columns), coloured by the fraction of the true class.
+
+    A classifier that was not taught all of its classes has clusters for columns (`clusters=True`), as many as it
+    likes: they stand in the order of their majority class, the empty ones last, and the title counts the rows that
+    are of the majority class of their cluster. Fig. 4 of Willetts et al. (2019), arXiv:1901.08560.
 
     Args:
         classifier: x (N, D) → `OneHotCategorical` of batch shape (N,), such as a guide's `classify`.
         x: data (N, D), on the classifier's device.
         y: integer classes (N,); rows with -1 are left out.
-        num_classes: K, where it is not the classifier's own.
-        class_names: K names, or the numbers from 0.
+        num_classes: K, where it is not the classifier's own; with clusters the number C of true classes, where it is
+            not one more than the largest label.
+        class_names: K names, or the numbers from 0; with clusters the C names of the true classes.
+        clusters: the classifier's classes are clusters, which keep their numbers.
 
     Raises:
         ValueError: y of another shape or type or without a label, or a class outside the K.
@@ -42,9 +49,28 @@ def confusion_matrix(
         probabilities = to_numpy(classifier(x).probs)  # (N, K)
     if probabilities.shape[:-1] != labels.shape:
         raise ValueError(f"the classifier gave a batch of {probabilities.shape[:-1]} for the {len(x)} rows of x")
+    predictions = probabilities.argmax(1)
+    if clusters:
+        named = num_classes or (len(class_names) if class_names else labels.max() + 1)
+        return _draw_clusters(labels, predictions, names_of_classes(class_names, named), probabilities.shape[1])
     names = names_of_classes(class_names, num_classes or probabilities.shape[1])
-    counts = _count(labels, probabilities.argmax(1), len(names))  # (K, K)
-    return _draw(counts, names)
+    counts = _count(labels, predictions, len(names))  # (K, K)
+    right = np.trace(counts)
+    title = f"{right} of {counts.sum()} right ({right / counts.sum():.1%})"
+    return _draw(counts, names, names, "predicted class", title)
+
+
+def _draw_clusters(labels: np.ndarray, predictions: np.ndarray, names: list[str], num_clusters: int) -> Figure:
+    """Counts (C, K), the clusters sorted by the class that most of their rows have."""
+    if labels.max() >= len(names):
+        raise ValueError(f"y gives class {labels.max()}, but the classes are 0 to {len(names) - 1}")
+    counts = np.zeros((len(names), num_clusters), int)
+    known = labels != UNLABELLED
+    np.add.at(counts, (labels[known], predictions[known]), 1)
+    order = np.argsort(np.where(counts.sum(0) > 0, counts.argmax(0), len(names)), kind="stable")
+    right = counts.max(0).sum()
+    title = f"{right} of {counts.sum()} in a cluster of their class ({right / counts.sum():.1%})"
+    return _draw(counts[:, order], names, [str(k) for k in order], "cluster", title)
 
 
 def _count(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
@@ -57,17 +83,19 @@ def _count(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.
     return count(labels[known], predictions[known], labels=range(num_classes))
 
 
-def _draw(counts: np.ndarray, names: list[str]) -> Figure:
+def _draw(counts: np.ndarray, names: list[str], columns: list[str], kind: str, title: str) -> Figure:
+    """Counts of the named classes against the columns, which are of some kind."""
     fractions = counts / counts.sum(1, keepdims=True).clip(1)  # 0 for a class without rows
-    side = float(np.clip(0.45 * len(names), 2.6, 9))
-    figure = new_figure(side + 1.6, side + 1.0)
+    width, height = (float(np.clip(0.45 * len(labels), 2.6, 9)) for labels in (columns, names))
+    figure = new_figure(width + 1.6, height + 1.0)
     axes = figure.add_subplot()
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, label="fraction of the true class", shrink=0.8)
-    if len(names) <= MOST_CLASSES_WITH_NUMBERS:
+    if max(counts.shape) <= MOST_CLASSES_WITH_NUMBERS:
         _write(axes, counts, fractions)
-    _name_axes(axes, names)
-    axes.set_title(f"{np.trace(counts)} of {counts.sum()} right ({np.trace(counts) / counts.sum():.1%})", size="medium")
+    _name_axes(axes, names, columns)
+    axes.set(xlabel=kind, ylabel="true class")
+    axes.set_title(title, size="medium")
     return figure
 
 
@@ -78,11 +106,10 @@ def _write(axes: Axes, counts: np.ndarray, fractions: np.ndarray) -> None:
         axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize="small")
 
 
-def _name_axes(axes: Axes, names: list[str]) -> None:
-    size = "medium" if len(names) <= MOST_CLASSES_WITH_NUMBERS else "xx-small"
-    rotation = 0 if max(map(len, names)) <= 2 else 90
-    axes.set_xticks(range(len(names)), names, rotation=rotation, fontsize=size)
+def _name_axes(axes: Axes, names: list[str], columns: list[str]) -> None:
+    size = "medium" if max(len(names), len(columns)) <= MOST_CLASSES_WITH_NUMBERS else "xx-small"
+    rotation = 0 if max(map(len, columns)) <= 2 else 90
+    axes.set_xticks(range(len(columns)), columns, rotation=rotation, fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
-    axes.set(xlabel="predicted class", ylabel="true class")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -33,7 +33,7 @@ TABLE = {
     "distributions": Allowed(set(), {"torch", "pyro"}),
     "models": Allowed(PAPER, {"torch", "pyro"}),
     "guides": Allowed(PAPER, {"torch", "pyro"}),
-    "inference": Allowed(PAPER | SHARED, {"torch", "pyro", "numpy"}, {"lightning"}),
+    "inference": Allowed(PAPER | SHARED, {"torch", "pyro", "numpy"}, {"lightning", "scipy"}),
     # imported by `fit`, when it is called
     "inference.training": Allowed(PAPER | SHARED, {"torch", "pyro", "numpy", "lightning", "tqdm"}),
     "data": Allowed(SHARED, {"torch", "numpy"}, {"torchvision", "sklearn", "PIL"}),

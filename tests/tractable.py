@@ -93,18 +93,27 @@ class Joint:
         start = dict(zip(sizes, [0, *torch.tensor(list(sizes.values())).cumsum(0).tolist()], strict=False))
         self.places = {name: list(range(start[name], start[name] + size)) for name, size in sizes.items()}
         self.mean, self.covariance = mean, covariance
+        self.known: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
+
+    def regression(self, target: str, *given: str) -> tuple[Tensor, Tensor]:
+        """The matrices (K, t, o) by which a block depends on others, and the Cholesky factor (K, t, t) of the rest."""
+        key = (target, *given)
+        if key not in self.known:
+            t, o = self.places[target], [place for name in given for place in self.places[name]]
+            between = self.covariance[:, o][:, :, t]  # K, o, t
+            gain = torch.linalg.solve(self.covariance[:, o][:, :, o], between).mT
+            rest = torch.linalg.cholesky(self.covariance[:, t][:, :, t] - gain @ between)
+            self.known[key] = gain, rest
+        return self.known[key]
 
     def __call__(self, target: str, y: Tensor, **given: Tensor) -> Any:
         """The distribution of a block given y, one-hot (..., K), and other blocks (..., width)."""
-        t, o = self.places[target], [place for name in given for place in self.places[name]]
-        between = self.covariance[:, o][:, :, t]  # K, o, t
-        gain = torch.linalg.solve(self.covariance[:, o][:, :, o], between).mT  # K, t, o
-        loc = y @ self.mean[:, t]
+        gain, tril = self.regression(target, *given)
+        loc = y @ self.mean[:, self.places[target]]
         for name, block in zip(given, gain.split([len(self.places[name]) for name in given], -1), strict=True):
             rest = given[name] - y @ self.mean[:, self.places[name]]
-            loc = loc + torch.einsum("...k,kto,...o->...t", y, block, rest)
-        tril = torch.linalg.cholesky(self.covariance[:, t][:, :, t] - gain @ between)
-        return dist.MultivariateNormal(loc, scale_tril=torch.einsum("...k,kij->...ij", y, tril))
+            loc = loc + ((y @ block.flatten(1)).unflatten(-1, block.shape[1:]) @ rest[..., None])[..., 0]
+        return dist.MultivariateNormal(loc, scale_tril=(y @ tril.flatten(1)).unflatten(-1, tril.shape[1:]))
 
     def log_prob(self, target: str, value: Tensor, **given: Tensor) -> Tensor:
         """log p(block | others, y) for every y: (N, K)."""
@@ -113,17 +122,25 @@ class Joint:
         return self(target, classes, **given).log_prob(value[..., None, :])
 
 
+def block_matrix(*rows: tuple[Tensor, ...]) -> Tensor:
+    """The matrix, or the batch of them, made of these blocks."""
+    return torch.cat([torch.cat(row, -1) for row in rows], -2)
+
+
 def moved(normal: Any, shift: Tensor, stretch: Tensor) -> Any:
-    """The Gaussian with its mean moved and its standard deviations multiplied."""
-    return dist.MultivariateNormal(normal.mean + shift, scale_tril=stretch[:, None] * normal.scale_tril)
+    """The Gaussian with its mean moved, and stretched along the columns of its Cholesky factor.
+
+    With factors above √½ importance weights have a variance, whatever the covariance.
+    """
+    return dist.MultivariateNormal(normal.mean + shift, scale_tril=normal.scale_tril * stretch)
 
 
 def quadrature(function: Callable[[Tensor], Tensor], normal: Any, nodes: int = 40) -> Tensor:
     """E f(v) under a Gaussian of one or two dimensions, by Gauss and Hermite: `function` takes (nodes, ..., dim)."""
     points, weights = (torch.tensor(n) for n in np.polynomial.hermite_e.hermegauss(nodes))
     dim = normal.event_shape[0]
-    grid = torch.cartesian_prod(*[points] * dim).view(-1, dim)
-    weight = torch.cartesian_prod(*[weights / weights.sum()] * dim).view(-1, dim).prod(-1)
+    grid = torch.cartesian_prod(*(points for _ in range(dim))).view(-1, dim)
+    weight = torch.cartesian_prod(*(weights / weights.sum() for _ in range(dim))).view(-1, dim).prod(-1)
     shape = (-1, *[1] * len(normal.batch_shape), dim)
     v = normal.mean + (normal.scale_tril @ grid.view(shape)[..., None])[..., 0]
     return torch.tensordot(weight, function(v), 1)
@@ -143,6 +160,7 @@ class SteppedNormal(dist.TorchDistribution):
 
     arg_constraints = {}  # noqa: RUF012
     support = constraints.real
+    has_rsample = True  # without a gradient
 
     def __init__(self, loc: Tensor, scale: Tensor, weights: Tensor, edges: Tensor) -> None:
         shape = torch.broadcast_shapes(loc.shape, scale.shape, weights.shape[:-1])
@@ -154,7 +172,7 @@ class SteppedNormal(dist.TorchDistribution):
         normal = self.normal.expand(batch_shape)
         return SteppedNormal(normal.loc, normal.scale, self.weights.expand(*batch_shape, -1), self.edges)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         limits = step_limits(self.normal, self.edges).expand(*self._extended_shape(sample_shape), -1)
         r = torch.distributions.Categorical(self.weights * limits.diff()).sample()[..., None]
         low, high = limits[..., :-1].gather(-1, r)[..., 0], limits[..., 1:].gather(-1, r)[..., 0]
@@ -168,7 +186,7 @@ class SteppedNormal(dist.TorchDistribution):
 
 def steps(value: Tensor, edges: Tensor) -> Tensor:
     """Which interval each value lies in, one-hot (..., R)."""
-    return torch.eye(len(edges) + 1)[torch.bucketize(value, edges)]
+    return torch.eye(len(edges) + 1)[torch.bucketize(value.contiguous(), edges)]
 
 
 def step_limits(normal: Any, edges: Tensor) -> Tensor:
@@ -185,6 +203,7 @@ class Cells(dist.TorchDistribution):
 
     arg_constraints = {}  # noqa: RUF012
     support = constraints.real_vector
+    has_rsample = True  # without a gradient
 
     def __init__(self, probs: Tensor, high: float) -> None:
         self.probs, self.high = probs, high
@@ -193,7 +212,7 @@ class Cells(dist.TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Cells":
         return Cells(self.probs.expand(*batch_shape, -1), self.high)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         cell = torch.distributions.Categorical(self.probs).sample(sample_shape)
         return self.high * orthants(self.event_shape[0])[cell] * torch.rand(*cell.shape, *self.event_shape)
 
@@ -203,7 +222,7 @@ class Cells(dist.TorchDistribution):
 
 def orthants(dim: int) -> Tensor:
     """The signs of every orthant: (2^L, L)."""
-    return 2 * torch.cartesian_prod(*[torch.arange(2.0)] * dim).view(-1, dim) - 1
+    return 2 * torch.cartesian_prod(*(torch.arange(2.0) for _ in range(dim))).view(-1, dim) - 1
 
 
 def cells(z: Tensor) -> Tensor:
@@ -217,6 +236,7 @@ class ByFunctions(dist.TorchDistribution):
 
     arg_constraints = {}  # noqa: RUF012
     support = constraints.real_vector
+    has_rsample = True  # without a gradient
 
     def __init__(self, x: Tensor, dim: int, draw: Callable[..., Tensor], density: Callable[..., Tensor]) -> None:
         self.x, self.draw, self.density = x, draw, density
@@ -225,7 +245,7 @@ class ByFunctions(dist.TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> "ByFunctions":
         return ByFunctions(self.x.expand(*batch_shape, -1), self.event_shape[0], self.draw, self.density)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
             return self.draw(self.x.expand(*sample_shape, *self.x.shape))
 
