@@ -171,7 +171,7 @@ def likelihood_net(
     """p(x | in_dims): the network that `likelihood` names in `LIKELIHOODS`, or a callable with the same arguments.
 
     Args:
-        likelihood: the name, or the callable.
+        likelihood: "bernoulli" for x in [0, 1], "normal" for real x, or a callable like `BernoulliNet`.
         in_dims: widths of the conditions.
         dim: width of x.
         scale: fixed σ of a normal likelihood; None to learn it.

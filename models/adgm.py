@@ -83,8 +83,7 @@ class ADGM(nn.Module):
             z_dim: L, the width of z.
             a_dim: A, the width of a.
             workshop: p(a) = N(0, I), as in the workshop paper.
-            likelihood: "bernoulli" for x in [0, 1], "normal" for real x, or a callable like `BernoulliNet`.
-            scale: fixed σ of a normal likelihood; None to learn it.
+            likelihood: as in `likelihood_net`; `scale`, too.
             y_prior: π, K probabilities; None for a uniform prior.
             mlp: keywords of `MLP` (`hidden=(500, 500)`, …).
         """

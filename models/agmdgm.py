@@ -81,8 +81,7 @@ class AGMDGM(nn.Module):
             z_dim: L, the width of z.
             a_dim: A, the width of a.
             a_reads_x: whether p(a | x, y, z) reads x.
-            likelihood: "bernoulli" for x in [0, 1], "normal" for real x, or a callable like `BernoulliNet`.
-            scale: fixed σ of a normal likelihood; None to learn it.
+            likelihood: as in `likelihood_net`; `scale`, too.
             y_prior: π, K probabilities; None for a uniform prior.
             mlp: keywords of `MLP` (`hidden=(500, 500)`, …).
         """

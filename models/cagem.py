@@ -66,8 +66,7 @@ class CaGeM(nn.Module):
             z2_dim: L2, the width of z2.
             hidden: widths of the hidden layers of p(x | y, z1).
             z2_hidden: widths of those of p(z1 | y, z2) and p(y | z2).
-            likelihood: "bernoulli" for x in [0, 1], "normal" for real x, or a callable like `BernoulliNet`.
-            scale: fixed σ of a normal likelihood; None to learn it.
+            likelihood: as in `likelihood_net`; `scale`, too.
             mlp: keywords of `MLP` (`activation`, `batch_norm`).
         """
         return cls(

@@ -68,8 +68,7 @@ class GMDGM(nn.Module):
             x_dim: D, the width of x.
             y_dim: K, the number of classes.
             z_dim: L, the width of z.
-            likelihood: "bernoulli" for x in [0, 1], "normal" for real x, or a callable like `BernoulliNet`.
-            scale: fixed σ of a normal likelihood; None to learn it.
+            likelihood: as in `likelihood_net`; `scale`, too.
             y_prior: π, K probabilities; None for a uniform prior.
             mlp: keywords of `MLP` (`hidden=(500, 500)`, …).
         """

@@ -52,6 +52,7 @@ class LatentClassifier(nn.Module):
         *,
         z_dim: int = 50,
         likelihood: str | Callable[..., nn.Module] = "normal",
+        scale: float | None = None,
         **mlp: Any,
     ) -> "LatentClassifier":
         """The thesis' networks: one hidden layer of 500 units each.
@@ -60,9 +61,8 @@ class LatentClassifier(nn.Module):
             x_dim: D, the width of x.
             y_dim: K, the number of classes.
             z_dim: L, the width of z.
-            likelihood: "bernoulli" for x in [0, 1], "normal" for real x, or a callable like `BernoulliNet`.
-            mlp: keywords of `MLP` (`hidden=(500,)`, …), and of the likelihood (`scale` for "normal").
+            likelihood: as in `likelihood_net`; `scale`, too.
+            mlp: keywords of `MLP` (`hidden=(500,)`, …).
         """
-        p_x = likelihood_net(likelihood, (y_dim, z_dim), x_dim, **mlp)
-        mlp.pop("scale", None)
+        p_x = likelihood_net(likelihood, (y_dim, z_dim), x_dim, scale=scale, **mlp)
         return cls(p_x=p_x, p_y=CategoricalNet((z_dim,), y_dim, **mlp), z_dim=z_dim)

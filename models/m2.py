@@ -71,7 +71,7 @@ class M2(nn.Module):
             x_dim: D, the width of x.
             y_dim: K, the number of classes.
             z_dim: L, the width of z.
-            likelihood: "bernoulli" for x in [0, 1], "normal" for real x, or a callable like `BernoulliNet`.
+            likelihood: as in `likelihood_net`.
             y_prior: π, K probabilities; None for a uniform prior.
             mlp: keywords of `MLP` (`hidden=(500,)`, …), and of the likelihood (`scale` for "normal").
         """

@@ -51,6 +51,7 @@ class SimplifiedLatentClassifier(nn.Module):
         z_dim: int = 50,
         zy_dim: int | None = None,
         likelihood: str | Callable[..., nn.Module] = "normal",
+        scale: float | None = None,
         **mlp: Any,
     ) -> "SimplifiedLatentClassifier":
         """The thesis' networks: one hidden layer of 500 units each.
@@ -60,15 +61,14 @@ class SimplifiedLatentClassifier(nn.Module):
             y_dim: K, the number of classes.
             z_dim: L, the width of z.
             zy_dim: how many coordinates of z, the first ones, p(y | z) reads (Appendix C); None for all.
-            likelihood: "bernoulli" for x in [0, 1], "normal" for real x, or a callable like `BernoulliNet`.
-            mlp: keywords of `MLP` (`hidden=(500,)`, …), and of the likelihood (`scale` for "normal").
+            likelihood: as in `likelihood_net`; `scale`, too.
+            mlp: keywords of `MLP` (`hidden=(500,)`, …).
 
         Raises:
             ValueError: `zy_dim` is not from 1 to `z_dim` - 1.
         """
         if zy_dim is not None and not 1 <= zy_dim < z_dim:
             raise ValueError(f"zy_dim must be from 1 to z_dim - 1 = {z_dim - 1}, or None, got {zy_dim}")
-        p_x = likelihood_net(likelihood, (z_dim,), x_dim, **mlp)
-        mlp.pop("scale", None)
+        p_x = likelihood_net(likelihood, (z_dim,), x_dim, scale=scale, **mlp)
         p_y = CategoricalNet((zy_dim or z_dim,), y_dim, **mlp)
         return cls(p_x=p_x, p_y=p_y if zy_dim is None else OfFirst(p_y, zy_dim), z_dim=z_dim)

@@ -50,7 +50,7 @@ class VAE(nn.Module):
         Args:
             x_dim: D, the width of x.
             z_dim: L, the width of z.
-            likelihood: "bernoulli" for x in [0, 1], "normal" for real x, or a callable like `BernoulliNet`.
+            likelihood: as in `likelihood_net`.
             mlp: keywords of `MLP` (`hidden=(500,)`, …), and of the likelihood (`scale` for "normal").
         """
         return cls(p_x=likelihood_net(likelihood, (z_dim,), x_dim, **mlp), z_dim=z_dim)
