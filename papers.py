@@ -186,7 +186,9 @@ def build_appendix_c(
     x_dim: int, y_dim: int, *, z_dim: int = 50, zy_dim: int | None = None, **settings: Any
 ) -> SemiSupervisedELBO:
     """The simplified model's special case: p(y | z_y) and q(z_u | z_y, x) q(z_y | x); z_y is a fifth of z."""
-    return build_simplified(x_dim, y_dim, z_dim=z_dim, zy_dim=zy_dim or max(1, z_dim // 5), **settings)
+    return build_simplified(
+        x_dim, y_dim, z_dim=z_dim, zy_dim=max(1, z_dim // 5) if zy_dim is None else zy_dim, **settings
+    )
 
 
 def build_untapped(
@@ -375,8 +377,8 @@ PAPERS: dict[str, Paper] = {
         Paper("m1", _KINGMA_2014, "1406.5298", False, build_m1, weights_m1),
         Paper("m2", _KINGMA_2014, "1406.5298", True, build_m2, weights_m2),
         Paper("m1-m2", _KINGMA_2014, "1406.5298", True, build_m1_m2, weights_m2),
-        Paper("adgm-workshop", _MAALOE_2015, "1602.05473", True, build_adgm_workshop, weights_adgm),
-        Paper("adgm-deterministic", _MAALOE_2015, "1602.05473", True, build_adgm_deterministic, weights_adgm),
+        Paper("adgm-workshop", _MAALOE_2015, None, True, build_adgm_workshop, weights_adgm),
+        Paper("adgm-deterministic", _MAALOE_2015, None, True, build_adgm_deterministic, weights_adgm),
         Paper("adgm", _MAALOE_2016, "1602.05473", True, build_adgm, weights_adgm),
         Paper("sdgm", _MAALOE_2016, "1602.05473", True, build_sdgm, weights_adgm),
         Paper("gm-dgm", _WILLETTS_2019, "1901.08560", True, build_gmdgm, weights_gmdgm),

@@ -71,8 +71,14 @@ class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation of (..., D) over all leading dimensions."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises each of the last dimension's columns."""
-        return super().forward(x.flatten(0, -2)).view_as(x)
+        """Normalises each of the last dimension's columns; a single row by the running statistics."""
+        rows = x.flatten(0, -2)
+        if self.training and len(rows) == 1:
+            rows = functional.batch_norm(
+                rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+            return rows.view_as(x)
+        return super().forward(rows).view_as(x)
 
 
 class MLP(nn.Module):

@@ -69,7 +69,7 @@ class Blocks(dist.TorchDistribution):
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 # as torch has it
         """u, then v given u: (..., U + V)."""
         u = self.first.rsample(sample_shape)
-        return torch.cat([u, self.second(u).rsample()], -1)
+        return torch.cat([u, self.second(u).expand(u.shape[:-1]).rsample()], -1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log q(u) + log q(v | u), in nats."""
@@ -80,7 +80,7 @@ class Blocks(dist.TorchDistribution):
     def mean(self) -> Tensor:
         """The mean of u, and the mean of v where u is its mean."""
         u = central_value(self.first)
-        return torch.cat([u, central_value(self.second(u))], -1)
+        return torch.cat([u, central_value(self.second(u)).expand(*u.shape[:-1], -1)], -1)
 
 
 class BlockNormalNet(nn.Module):

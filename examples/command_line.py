@@ -65,23 +65,23 @@ positive = number(float, lambda value: 0 < value < math.inf, "positive and finit
 weight = number(float, lambda value: 0 <= value < math.inf, "finite and not negative")
 
 
-def make_parser(name: str, description: str | None) -> Parser:
-    """A parser with the flags that every example has."""
+def make_parser(name: str, description: str | None, *, labels: str = "100") -> Parser:
+    """A parser with the flags that every example has; `labels` says how many rows keep theirs without `--labels`."""
     parser = Parser(prog=f"{name}.py", description=description, formatter_class=Help)
     parser.set_defaults(name=name)
-    add_data_flags(parser)
+    add_data_flags(parser, labels)
     add_training_flags(parser)
     add_run_flags(parser, name)
     return parser
 
 
-def add_data_flags(parser: Parser) -> None:
+def add_data_flags(parser: Parser, labels: str) -> None:
     """What is learnt from."""
     add = parser.add_argument_group("data").add_argument
     add("--data", default="digits", help="digits, moons, circles, mnist, fashion-mnist, omniglot, or a .npz with x, y")
     add("--data-root", help="folder of the data sets; without it SEMIPYRO_DATA, else the user's cache folder")
     add("--labels", type=natural, help="how many training rows keep their label, rounded down to the same number per "
-        "class; without it 100, or all those of a .npz in which some rows have none (y = -1)")  # fmt: skip
+        f"class; without it {labels}, or all those of a .npz in which some rows have none (y = -1)")  # fmt: skip
     add("--include-labelled", action=argparse.BooleanOptionalAction, default=False, help="count the labelled rows "
         "among the unlabelled ones too, without their labels")  # fmt: skip
     add("--batch-size", type=count, default=100, help="unlabelled rows in a batch")
@@ -111,21 +111,28 @@ def add_run_flags(parser: Parser, name: str) -> None:
     add = group.add_mutually_exclusive_group().add_argument
     add("--resume", action="store_true", help="go on with the run in --out, to the numbers of a run without a break")
     add("--overwrite", action="store_true", help="delete the run in --out first")
-    group.add_argument("--quiet", action="store_true", help="show nothing but errors")
+    group.add_argument("--quiet", action="store_true", help="show nothing but warnings and errors")
 
 
 def add_network_flags(
-    parser: Parser, *, z_dim: int | None = 50, hidden: Sequence[int] = (500,), activation: str = "softplus"
+    parser: Parser,
+    *,
+    z_dim: int | None = 50,
+    hidden: Sequence[int] = (500,),
+    activation: str = "softplus",
+    likelihood: str = "auto",
+    scale: float | None = None,
 ) -> None:
-    """Keywords of the models' and guides' `build`; a `z_dim` of None leaves the flag out."""
+    """Keywords of the models' and guides' `build`; with a `z_dim` of None there is no such flag."""
     add = parser.add_argument_group("networks").add_argument
     if z_dim is not None:
         add("--z-dim", type=count, default=z_dim, help="width of the latent z")
     add("--hidden", type=count, nargs="*", default=list(hidden), help="widths of the hidden layers")
     add("--activation", choices=sorted(ACTIVATIONS), default=activation, help="between the layers")
-    add("--likelihood", choices=["auto", *LIKELIHOODS], default="auto", help="of x; auto: Bernoulli for data in "
+    add("--likelihood", choices=["auto", *LIKELIHOODS], default=likelihood, help="of x; auto: Bernoulli for data in "
         "[0, 1], else normal")  # fmt: skip
-    add("--scale", type=positive, help="fixed standard deviation of a normal likelihood; without it, learned")
+    add("--scale", type=positive, default=scale, help="fixed standard deviation of a normal likelihood"
+        + ("; without it, learned" if scale is None else ""))  # fmt: skip
     add("--num-samples", type=count, default=1, help="draws of the continuous latents that each bound averages over")
 
 
@@ -161,11 +168,11 @@ def command(parser: Parser, run: Callable[[argparse.Namespace], None], arguments
         parser.exit(130, f"\n{parser.prog}: stopped; --resume goes on from the last whole epoch\n")
 
 
-def name_folder(args: argparse.Namespace, flag: str, usual: str) -> None:
-    """Gives the default folder the flag's value as its ending, where it is not the usual one."""
-    value, default = getattr(args, flag), Path("runs") / args.name
-    if args.out == default and value != usual:
-        args.out = default.with_name(f"{args.name}_{value.replace('-', '_')}")
+def name_folder(args: argparse.Namespace, form: str, usual: str) -> None:
+    """Gives the default folder the form of the model as its ending, where it is not the usual one."""
+    default = Path("runs") / args.name
+    if args.out == default and form != usual:
+        args.out = default.with_name(f"{args.name}_{form.replace('-', '_')}")
 
 
 def prepare_folder(args: argparse.Namespace, paper: str, build: dict[str, Any]) -> None:
@@ -178,30 +185,42 @@ def prepare_folder(args: argparse.Namespace, paper: str, build: dict[str, Any]) 
     flags = {name: value for name, value in vars(args).items() if name not in (*RUN_FLAGS, *build)}
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in flags.items()}
     settings = {"paper": paper, **flags, "build": build}
-    if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f"--out {args.out} is a file; name a folder")
+    old = check_folder(args)
     if args.resume:
         compare_settings(settings, path)
         check_epochs(args)
-    elif args.out.exists() and any(args.out.iterdir()):
-        make_room(args, path)
+    delete(args, old)
     write_json(settings, path)
 
 
-def make_room(args: argparse.Namespace, settings_path: Path) -> None:
-    """Deletes another run's files where --overwrite says so; else, and for other files, a ValueError."""
-    if not settings_path.exists():
+def check_folder(args: argparse.Namespace) -> list[Path]:
+    """The files of another run that --overwrite is to delete; a ValueError where --out cannot be this run's folder."""
+    path = args.out / "settings.json"
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {args.out} is a file; name a folder")
+    if args.resume:
+        if not path.exists():
+            raise ValueError(f"--resume: {args.out} holds no run; leave --resume out to start one")
+        return []
+    if not args.out.exists() or not any(args.out.iterdir()):
+        return []
+    if not path.exists():
         raise ValueError(f"--out {args.out} holds files that are not a run's; choose another folder")
     if not args.overwrite:
         raise ValueError(f"--out {args.out} holds another run; add --resume or --overwrite, or choose another folder")
-    read_settings(settings_path)
+    read_settings(path)
     files = [file for pattern in RUN_FILES for file in args.out.glob(pattern)]
     if others := set(args.out.glob("checkpoints/*")) - set(files):
         raise ValueError(f"--overwrite: {min(others)} is not a run's file; move it, or choose another folder")
+    return files
+
+
+def delete(args: argparse.Namespace, files: list[Path]) -> None:
+    """These files of a run, and the folders that they leave empty."""
     for file in files:
         file.unlink()
-    for folder in (args.out / "figures", args.out / "checkpoints"):
-        if folder.exists() and not any(folder.iterdir()):
+    for folder in {file.parent for file in files} - {args.out}:
+        if not any(folder.iterdir()):
             folder.rmdir()
 
 
@@ -223,8 +242,6 @@ def flat(settings: dict[str, Any]) -> dict[str, Any]:
 
 def compare_settings(settings: dict[str, Any], path: Path) -> None:
     """A ValueError that lists the settings in which the run to resume differs; other epochs are allowed."""
-    if not path.exists():
-        raise ValueError(f"--resume: {path.parent} holds no run; leave --resume out to start one")
     now, saved = flat(settings), read_settings(path)
     if different := differences(now | {"epochs": None}, saved | {"epochs": None}):
         raise ValueError(f"--resume: the run in {path.parent} has other settings: {different}")

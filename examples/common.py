@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import math
 import platform
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -52,8 +53,9 @@ class Task:
 
     @property
     def x_unlabelled(self) -> Tensor:
-        """The training rows without a label."""
-        return self.dataset.train.x[self.y < 0]
+        """The training rows without a label; all of them where every row has one."""
+        without = self.y < 0
+        return self.dataset.train.x[without] if without.any() else self.dataset.train.x
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -97,7 +99,7 @@ def make_task(
         unlabelled_batch_size=args.batch_size, include_labelled=args.include_labelled, binarize=args.binarize,
         seed=args.seed, num_classes=dataset.num_classes + extra, hidden_classes=nameless if args.labels else (),
     )  # fmt: skip
-    return Task(dataset, y, rows, args.binarize, tuple(sorted(hidden)), extra)
+    return Task(dataset, y, rows, args.binarize, tuple(sorted(set(hidden))), extra)
 
 
 def fit_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -127,18 +129,17 @@ def keep_labels(args: argparse.Namespace, dataset: Dataset, hidden: set[int], us
     if num_classes < 2:
         raise ValueError(f"--data {args.data} has {num_classes} classes; this example needs labels of two or more")
     if not hidden < set(range(num_classes)):
-        raise ValueError(
-            f"--hide must leave classes of 0 to {num_classes - 1}, got {' '.join(map(str, sorted(hidden)))}"
-        )
+        got = " ".join(map(str, sorted(hidden)))
+        raise ValueError(f"--hide must be among the classes 0 to {num_classes - 1} of {args.data}, not all, got {got}")
     sizes = y[y >= 0].bincount(minlength=num_classes)
     if not sizes.all():
         raise ValueError(f"--data {args.data} has no training row labelled {sizes.argmin()}; it needs classes 0 to K-1")
+    if args.labels == 0 and getattr(args, "clusters", False):
+        return torch.full_like(y, -1)
     if (y < 0).any():
         if args.labels is not None:
             raise ValueError(f"--labels: {args.data} keeps its own, since some rows have none (y = -1); leave it out")
         return torch.where(torch.isin(y, torch.tensor(sorted(hidden))), -1, y)
-    if args.labels == 0 and getattr(args, "clusters", False):
-        return torch.full_like(y, -1)
     if args.labels is None and usual is None:
         return mask_labels(y, fraction=1.0, hidden_classes=sorted(hidden), seed=args.seed)
     shown = [label for label in range(num_classes) if label not in hidden]
@@ -210,11 +211,15 @@ def make_objective(args: argparse.Namespace, paper: str, title: str, task: Task,
 
 def rehearse(args: argparse.Namespace, objective: Objective, task: Task) -> None:
     """Two rows of the data, so that what the networks cannot take is refused before a folder is touched."""
+    x = task.dataset.train.x[:2]
     try:
         with torch.random.fork_rng(devices=[]):
-            evaluate(objective, task.dataset.train.x[:2])
+            terms = evaluate(objective, x)
     except FloatingPointError as error:
         raise ValueError(f"--data {args.data}: {error}") from error
+    if not all(map(math.isfinite, terms.values())):
+        scale = f"x lies between {x.min().item():g} and {x.max().item():g}; bring its columns to a scale of about 1"
+        raise ValueError(f"--data {args.data}: the bound of the first rows is NaN or infinite ({scale})")
 
 
 def train(
@@ -298,9 +303,10 @@ def learn_from_labels(
         "classes_used": classes_used(classifier(objective), task.x_unlabelled),
     }
     summary = summarise(args, paper, task, history, measured)
+    alike = "the same classifier" if baseline is not None else "a classifier with the same layers"
     print_table(args, "test accuracy", {
         f"{title}, {summary['labels']} labels and the unlabelled rows": summary["test_accuracy"],
-        f"the same classifier, {summary['labels']} labels alone": summary["baseline_accuracy"],
+        f"{alike}, {summary['labels']} labels alone": summary["baseline_accuracy"],
     })  # fmt: skip
     say(args, f"For both, the epoch was chosen by accuracy on the {summary['validation_labels']} validation labels: "
         f"{title}'s is {summary['best_epoch']} of {summary['epochs']}.")  # fmt: skip
@@ -326,9 +332,11 @@ def measure_bound(objective: Objective, task: Task) -> dict[str, float]:
 def tell_classes(args: argparse.Namespace, task: Task, used: int) -> None:
     """How many classes the classifier uses, with a warning where they are fewer than those with labels."""
     labelled = len(task.y[task.y >= 0].unique())
-    say(args, f"On the unlabelled rows the classifier uses {used} of {task.y_dim} classes.")
+    rows = "unlabelled" if (task.y < 0).any() else "training"
+    say(args, f"On the {rows} rows the classifier uses {used} of {task.y_dim} classes.")
     if used < labelled:
-        print(f"warning: that is fewer than the {labelled} classes with labels: it has collapsed", file=sys.stderr)
+        print(f"warning: the classifier uses {used} of {task.y_dim} classes on the {rows} rows, fewer than the "
+              f"{labelled} with labels: it has collapsed", file=sys.stderr)  # fmt: skip
 
 
 def summarise(
@@ -387,14 +395,18 @@ def standard_figures(
     few, some = slice(10), slice(1000)
     figures = {"training_curves": plots.training_curves(history)}
     if "class_samples" in drawn:
-        figures["class_samples"] = plots.class_samples(model, task.y_dim, task.shape)
+        names = [f"y = {k}" for k in range(task.y_dim)] if task.hidden or task.extra else None  # clusters, not classes
+        figures["class_samples"] = plots.class_samples(model, task.y_dim, task.shape, class_names=names)
     if "analogies" in drawn:
         figures["analogies"] = plots.analogies(model, guide, x[few], task.y_dim, task.shape)
     if hasattr(guide, "classify"):
         figures["confusion_matrix"] = plots.confusion_matrix(guide.classify, x, y, num_classes=task.y_dim)
     if len(x) >= 3:  # fewer are not projected
-        figures["latent_pca"] = plots.latent_space(guide, x[some], y[some])
-        figures["latent_tsne"] = plots.latent_space(guide, x[some], y[some], method="tsne", seed=seed % 2**32)
+        site = "z2" if hasattr(guide, "q_z2") else None  # the guide's main latent, by its name where that is not z
+        for method in ("pca", "tsne"):
+            figures[f"latent_{method}"] = plots.latent_space(
+                guide, x[some], y[some], method=method, seed=seed % 2**32, site=site
+            )
     return figures
 
 

@@ -59,8 +59,8 @@ WEIGHTS = {"labelled_weight": 1.0, "classification_weight": 1.1}
 
 def parser() -> Parser:
     """All flags."""
-    flags = make_parser("semi_unsupervised", __doc__)
-    add_network_flags(flags, z_dim=10, hidden=(200, 200), activation="relu")
+    flags = make_parser("semi_unsupervised", __doc__, labels="100 (0: none, to find clusters)")
+    add_network_flags(flags, z_dim=10, hidden=(200, 200), activation="relu", likelihood="normal", scale=SCALE)
     add = flags.add_argument_group("model").add_argument
     add("--model", choices=list(MODELS), default="gm-dgm", help="which model")
     add("--hide", type=natural, nargs="*", default=[0, 1, 2, 3, 4], help="classes that get no label")
@@ -68,19 +68,20 @@ def parser() -> Parser:
     add("--uniform-prior", action="store_true", help="p(y) uniform, and not that of the paper's eqs. (34)-(35)")
     add("--a-dim", type=count, default=100, help="width of the auxiliary variable a, for agm-dgm and adgm")
     add("--test-samples", type=count, default=100, help="draws of a over which the classifier is averaged for the test")
-    weights = {"alpha": "weights 1 and alpha, as in the authors' code, which has 1.1"}
-    add_weight_flags(flags, WEIGHTS, "alpha", weights["alpha"])
-    flags.set_defaults(likelihood="normal", scale=SCALE, clusters=True)
+    add_weight_flags(flags, WEIGHTS, "alpha", "weights 1 and alpha, as in the authors' code, which has 1.1")
+    flags.set_defaults(clusters=True)
     return flags
 
 
 def run(args: argparse.Namespace) -> None:
     """Trains, measures, draws."""
-    name_folder(args, "model", "gm-dgm")
+    name_folder(args, args.model, "gm-dgm")
     title = MODELS[args.model]
-    if args.likelihood == "bernoulli" and args.scale == SCALE:
+    if args.likelihood != "normal" and args.scale == SCALE:
         args.scale = None  # the default is that of a normal likelihood
     task = make_task(args, hidden=() if args.labels == 0 else args.hide, extra=args.extra_classes)
+    if task.y_dim > len(task.y):
+        raise ValueError(f"--extra-classes makes {task.y_dim} components, but there are {len(task.y)} training rows")
     objective = make_objective(args, args.model, title, task, settings(args, task))
     history = train(args, objective, task, monitor="unlabelled")
     classifier = classifier_of(args, objective)
@@ -154,7 +155,7 @@ def tell(args: argparse.Namespace, title: str, task: Task, summary: dict[str, An
         rows["    classes without labels"] = summary["test_accuracy_hidden"]
     rows["    all classes, the map fitted on the test set"] = summary["test_accuracy_map_on_test"]
     if args.labels:
-        rows[f"the same classifier, {args.labels} labels alone"] = summary["baseline_accuracy"]
+        rows[f"a classifier with the same layers, {args.labels} labels alone"] = summary["baseline_accuracy"]
     rows[f"k-means with {task.y_dim} clusters, without labels"] = summary["kmeans_accuracy"]
     print_table(args, "test accuracy", rows)
     say(args, "Each component counts as the class that most of its validation rows have, where nothing else is said. "

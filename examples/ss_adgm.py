@@ -42,14 +42,17 @@ def parser() -> Parser:
 
 def run(args: argparse.Namespace) -> None:
     """Trains, measures, draws."""
-    name_folder(args, "form", "workshop")
+    name_folder(args, args.form, "workshop")
     paper, title = FORMS[args.form]
+    if args.averaged_classifier and args.form == "deterministic":
+        raise ValueError("--averaged-classifier averages over draws of a; --form deterministic has none")
     task = make_task(args)
     build = network_settings(args, task) | weight_settings(args, task, paper, WEIGHTS, "beta")
     build |= {"a_dim": args.a_dim, "averaged_classifier": args.averaged_classifier}
     learn_from_labels(
         args, paper, title, task, build,
         classifier=lambda adgm: partial(adgm.guide.classify, num_samples=args.test_samples),
+        baseline=(lambda m2: m2.guide.q_y) if args.form == "deterministic" else None,
         figures=lambda adgm: figures(adgm, task),
     )  # fmt: skip
 

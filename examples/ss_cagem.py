@@ -59,9 +59,10 @@ def figures(objective: Objective, task: Task) -> dict[str, Figure]:
     x, y = test_rows(task, 1000), task.dataset.test.y[:1000]
     drawn = {
         "unit_kl": plots.unit_kl({site: unit_kl(model, guide, x, site=site) for site in ("z1", "z2")}),
-        "latent_pca_z1": plots.latent_space(guide, x, y, site="z1"),
         "reconstructions": plots.reconstructions(model, guide, x[:30], task.shape),
     }
+    if len(x) >= 3:  # fewer are not projected
+        drawn["latent_pca_z1"] = plots.latent_space(guide, x, y, site="z1")
     if objective.model.z2_dim == 2 and len(task.shape) == 2:
         drawn["mesh"] = plots.latent_mesh(model, guide, x, y, task.num_classes, task.shape, given=0)
     return drawn

@@ -28,7 +28,7 @@ FORMS = {
 def parser() -> Parser:
     """All flags."""
     flags = make_parser("ss_latent_classifier", __doc__)
-    add_network_flags(flags)
+    add_network_flags(flags, likelihood="normal", scale=SCALE)
     add = flags.add_argument_group("model and objective").add_argument
     add("--form", choices=list(FORMS), default="ours", help="which model and bound")
     add("--lambda", dest="lam", type=weight, help="weight of the mean labelled bound beside the unlabelled (default: "
@@ -37,15 +37,15 @@ def parser() -> Parser:
         "--zy-dim", type=count, help="appendix-c: width of z_y, the part of z that p(y|z) reads (default: a fifth of z)"
     )
     add("--test-samples", type=count, default=100, help="draws of z over which the classifier is averaged for the test")
-    flags.set_defaults(likelihood="normal", scale=SCALE, binarize=False)
+    flags.set_defaults(binarize=False)
     return flags
 
 
 def run(args: argparse.Namespace) -> None:
     """Trains, measures, draws."""
-    name_folder(args, "form", "ours")
+    name_folder(args, args.form, "ours")
     paper, title, lam = FORMS[args.form]
-    if args.likelihood == "bernoulli" and args.scale == SCALE:
+    if args.likelihood != "normal" and args.scale == SCALE:
         args.scale = None  # the default is that of a normal likelihood
     task = make_task(args)
     build = network_settings(args, task) | {"labelled_weight": lam if args.lam is None else args.lam}

@@ -14,7 +14,16 @@ from pathlib import Path
 
 import ss_vae_m1
 import torch
-from command_line import Parser, add_network_flags, add_weight_flags, command, make_parser
+from command_line import (
+    Parser,
+    add_network_flags,
+    add_weight_flags,
+    check_folder,
+    command,
+    given_weights,
+    make_parser,
+    read_settings,
+)
 from common import Task, learn_from_labels, make_task, network_settings, say, weight_settings
 from matplotlib.figure import Figure
 from semipyro import plots
@@ -30,7 +39,7 @@ LEAST_SPREAD = 0.1  # standard deviation of a unit's posterior means over the tr
 def parser() -> Parser:
     """All flags."""
     flags = make_parser("ss_vae_m1_m2", __doc__)
-    add_network_flags(flags, hidden=(300,))
+    add_network_flags(flags, hidden=(300,), likelihood="normal")
     add_weight_flags(flags, WEIGHTS, "alpha", "both weights as in eq. (9) of the paper, which has 0.1")
     flags.add_argument("--m1", type=Path, default=Path("runs") / "ss_vae_m1", help="folder of a run of ss_vae_m1.py on "
         "the same data; where there is none, it is trained there with that script's settings")  # fmt: skip
@@ -40,12 +49,14 @@ def parser() -> Parser:
 def run(args: argparse.Namespace) -> None:
     """Trains M1 where there is none, then M2 on its latents; measures, draws."""
     task = make_task(args)
-    m1 = trained_m1(args)
+    check(args)
+    m1 = trained_m1(args, task)
     mean, _ = posterior(m1, task.dataset.train.x)
     kept = (mean.std(0) > LEAST_SPREAD).nonzero().flatten()
+    if not len(kept):
+        raise ValueError(f"--m1 {args.m1}: no unit's mean varies; train M1 for longer, or with other settings")
     say(args, f"M1 in {args.m1}: {len(kept)} of {mean.shape[1]} units are features")
     features = encoded(args, task, m1, kept)
-    args.likelihood, args.binarize = "normal", False
     build = network_settings(args, features) | weight_settings(args, features, "m1-m2", WEIGHTS, "alpha")
     learn_from_labels(
         args, "m1-m2", "M1+M2", features, build,
@@ -55,19 +66,31 @@ def run(args: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
-def trained_m1(args: argparse.Namespace) -> Objective:
+def check(args: argparse.Namespace) -> None:
+    """A ValueError for what would otherwise be refused only after M1 was trained."""
+    if args.likelihood == "bernoulli" or args.binarize:
+        raise ValueError("M2 learns from features, which are not in [0, 1]; leave --likelihood and --binarize out")
+    if args.m1.resolve() == args.out.resolve():
+        raise ValueError(f"--m1 and --out are both {args.out}; M1 and M2 each need a folder")
+    given_weights(args, WEIGHTS, "alpha")
+    check_folder(args)
+
+
+def trained_m1(args: argparse.Namespace, task: Task) -> Objective:
     """M1 of a finished run; of a new one where the folder holds none, or one that was stopped."""
     if not (args.m1 / "summary.json").exists():
         given = ("data", "seed", "device", "precision")
         flags = [text for name in given for text in (f"--{name}", str(getattr(args, name)))]
         flags += ["--data-root", args.data_root] if args.data_root else []
+        flags += ["--labels", str(args.labels)] if (task.dataset.train.y >= 0).all() else []
         flags += ["--quiet"] * args.quiet + ["--resume"] * (args.m1 / "settings.json").exists()
         ss_vae_m1.run(ss_vae_m1.parser().parse_args([*flags, "--out", str(args.m1)]))
-    settings = json.loads((args.m1 / "settings.json").read_text())
-    if (settings.get("paper"), settings.get("data")) != ("m1", args.data):
-        found = f"{settings.get('paper')} on {settings.get('data')}"
-        raise ValueError(f"--m1 {args.m1} holds a run of {found}, not of m1 on {args.data}; name another folder")
-    m1 = PAPERS["m1"].build(**settings["build"])
+    path = args.m1 / "settings.json"
+    found = read_settings(path)
+    if (found["paper"], found.get("data")) != ("m1", args.data):
+        raise ValueError(f"--m1 {args.m1} holds a run of {found['paper']} on {found.get('data')}, not of m1 on "
+                         f"{args.data}; name another folder")  # fmt: skip
+    m1 = PAPERS["m1"].build(**json.loads(path.read_text())["build"])
     load_weights(m1, args.m1 / "checkpoints" / "best.ckpt")
     return m1.eval()
 
@@ -105,17 +128,17 @@ def draw(rows: Tensor) -> Tensor:
 
 
 def figures(m1: Objective, m2: Objective, task: Task, kept: Tensor) -> dict[str, Figure]:
-    """Samples of each class: features by M2, pictures of them by M1."""
+    """Samples of each class: features drawn by M2, pictures of them, which are means, by M1."""
     y = torch.eye(task.num_classes).repeat_interleave(10, 0)
     z = torch.zeros(len(y), m1.model.z_dim)
-    z[:, kept] = sample(m2.model, len(y), y, mean=True)
+    z[:, kept] = sample(m2.model, len(y), y)
     with torch.no_grad():
         x = m1.model.p_x(z).mean
-    return {
-        "class_samples": plots.image_grid(
-            x, rows=task.num_classes, columns=10, shape=task.shape, row_labels=[str(k) for k in range(task.num_classes)]
-        )
-    }
+    names = [str(k) for k in range(task.num_classes)]
+    samples = plots.image_grid(
+        x, rows=len(names), columns=10, shape=task.shape, row_labels=names, title="Samples of each class"
+    )
+    return {"class_samples": samples}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,7 +8,7 @@ adversary keeps the class out of z (Jurasiński's thesis, Appendix E).
 import argparse
 from collections.abc import Sequence
 
-from command_line import Parser, add_network_flags, add_weight_flags, command, make_parser, weight
+from command_line import Parser, add_network_flags, add_weight_flags, command, make_parser, name_folder, weight
 from common import learn_from_labels, make_task, network_settings, weight_settings
 
 WEIGHTS = {"labelled_weight": 0.1, "classification_weight": 50.0}  # chosen on MNIST's validation images, 100 labels
@@ -27,6 +27,7 @@ def parser() -> Parser:
 
 def run(args: argparse.Namespace) -> None:
     """Trains, measures, draws."""
+    name_folder(args, "m2" if args.adversary is None else "adversarial", "m2")
     task = make_task(args)
     build = network_settings(args, task) | weight_settings(args, task, "m2", WEIGHTS, "alpha")
     if args.adversary is None:

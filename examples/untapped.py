@@ -51,7 +51,7 @@ ROWS = 5_000  # labelled rows over which z is averaged for the canonical images
 
 def parser() -> Parser:
     """All flags."""
-    flags = make_parser("untapped", __doc__)
+    flags = make_parser("untapped", __doc__, labels="all those of the classes that are not hidden")
     add = flags.add_argument_group("model and objective").add_argument
     add("--hide", type=natural, nargs="+", default=[5, 6, 7, 8, 9], help="classes that get no label")
     add("--z-dim", type=count, default=2, help="width of the latent z")

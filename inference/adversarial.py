@@ -15,6 +15,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from .objective import explained
 from .semi_supervised import SemiSupervisedELBO
 
 
@@ -56,15 +57,14 @@ class AdversarialELBO(SemiSupervisedELBO):
         """Those of `SemiSupervisedELBO`, and `adversary` where there are labelled rows."""
         terms = super().terms(x_labelled, y_labelled, x_unlabelled)
         if x_labelled is not None and y_labelled is not None:
-            draws = [self._draw(x_labelled, y_labelled) for _ in range(self.num_samples)]
-            terms["adversary"] = torch.stack(
-                [self.adversary(reversed_gradient(z)).log_prob(y_labelled) for z in draws]
-            ).mean()
+            with explained(x_labelled, "labelled"):
+                terms["adversary"] = self.adversary_term(x_labelled, y_labelled)
         return terms
 
-    def _draw(self, x: Tensor, y: Tensor) -> Tensor:
-        """z ~ q(z | x, y)."""
-        return poutine.trace(self.guide).get_trace(x, y).nodes["z"]["value"]
+    def adversary_term(self, x: Tensor, y: Tensor) -> Tensor:
+        """The mean over rows and S draws z ~ q(z | x, y) of log f(y | z), with the gradient before z reversed."""
+        draws = [poutine.trace(self.guide).get_trace(x, y).nodes["z"]["value"] for _ in range(self.num_samples)]
+        return torch.stack([self.adversary(reversed_gradient(z)).log_prob(y) for z in draws]).mean()
 
     def loss(self, terms: dict[str, Tensor]) -> Tensor:
         """SemiSupervisedELBO's; the adversary adds a gradient, and nothing to the value."""

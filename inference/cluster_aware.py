@@ -21,7 +21,7 @@ from pyro.distributions import OneHotCategorical
 from pyro.infer.util import validation_enabled
 from torch import Tensor, nn
 
-from .objective import Objective
+from .objective import Objective, explained
 
 
 class ClusterAwareELBO(Objective):
@@ -53,6 +53,9 @@ class ClusterAwareELBO(Objective):
         super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
         if not classification_weight >= 0:
             raise ValueError(f"classification_weight must not be negative, got {classification_weight}")
+        needed = [(model, "p_y"), *((guide, name) for name in ("q_z1", "q_y", "q_z2"))]
+        if missing := [name for part, name in needed if not hasattr(part, name)]:
+            raise ValueError(f"ClusterAwareELBO needs CaGeM's conditionals; there is no {' and no '.join(missing)}")
         self.classification_weight = classification_weight
 
     def terms(
@@ -61,7 +64,8 @@ class ClusterAwareELBO(Objective):
         """The two classification terms where there are labelled rows, `unlabelled` where there are others."""
         terms = {}
         if x_labelled is not None and y_labelled is not None:
-            log_q, log_p = two_classifiers(self.model, self.guide, x_labelled, self.num_samples)
+            with explained(x_labelled, "labelled"):
+                log_q, log_p = two_classifiers(self.model, self.guide, x_labelled, self.num_samples)
             terms["classification_q"] = (log_q * y_labelled).sum(-1).mean()
             terms["classification_p"] = (log_p * y_labelled).sum(-1).mean()
         if x_unlabelled is not None:
@@ -75,7 +79,8 @@ class ClusterAwareELBO(Objective):
         to them a conflict. That model and guide have the same sites is compared in the first call.
         """
         if not self._compared:
-            self._compare_sites(x)
+            with explained(x, "unlabelled" if y is None else "labelled"):
+                self._compare_sites(x)
         with validation_enabled(False):
             return super().bound(x, y)
 
@@ -84,7 +89,7 @@ class ClusterAwareELBO(Objective):
         with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
             drawn = poutine.trace(self.guide).get_trace(x)
             forward = poutine.trace(poutine.replay(self.model, drawn)).get_trace(x)
-        q, p = set(drawn.stochastic_nodes), set(forward.stochastic_nodes)
+        q, p = (set(trace.stochastic_nodes) - {"data"} for trace in (drawn, forward))
         if q != p:
             raise ValueError(f"model and guide do not have the same latent sites: {sorted(p)} and {sorted(q)}")
 

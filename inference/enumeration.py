@@ -30,7 +30,7 @@ def class_weights(
         num_samples: S.
 
     Raises:
-        ValueError: the model has a latent, other than y, that the guide does not have.
+        ValueError: model and guide do not have the same latents (y may be left to the model).
     """
     with pyro.plate("samples", num_samples, dim=SAMPLES):
         q = poutine.trace(_enumerated(guide)).get_trace(x)
@@ -38,6 +38,8 @@ def class_weights(
     log_p, log_q = _log_probs(p), _log_probs(q)
     if missing := {name for name in log_p if not p.nodes[name]["is_observed"]} - {*log_q, "y"}:
         raise ValueError(f"the guide does not have the model's latent sites: {', '.join(sorted(missing))}")
+    if missing := log_q.keys() - log_p.keys():
+        raise ValueError(f"the model does not have the guide's latent sites: {', '.join(sorted(missing))}")
     log_q_y = q.nodes["y"]["unscaled_log_prob"] if log_q.pop("y", None) is not None else None
     log_weight = sum(log_p.values()) - sum(log_q.values())
     rows = (num_samples, len(x))

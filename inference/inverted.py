@@ -16,7 +16,7 @@ import torch
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
-from .objective import Objective
+from .objective import Objective, explained
 from .relaxation import RelaxLabels, StraightThrough, smoothed
 
 GRADIENTS = ("detached", "score", "relaxed")
@@ -90,8 +90,9 @@ class InvertedELBO(Objective):
         terms = {}
         if x_labelled is not None and y_labelled is not None:
             terms["labelled"] = self.bound(x_labelled, y_labelled)
-            terms["discriminative_y"] = self.guide.classify(x_labelled).log_prob(y_labelled).mean()
-            terms["discriminative_x"] = -self.distance(x_labelled, y_labelled)
+            with explained(x_labelled, "labelled"):
+                terms["discriminative_y"] = self.guide.classify(x_labelled).log_prob(y_labelled).mean()
+                terms["discriminative_x"] = -self.distance(x_labelled, y_labelled)
         if x_unlabelled is not None and self.relaxing is not None:
             terms["relaxed"] = self.relaxed_bound(x_unlabelled, self.relaxing)
         elif x_unlabelled is not None:
@@ -114,7 +115,8 @@ class InvertedELBO(Objective):
         """The mean over rows of J_f^u with a y on the simplex, drawn by reparametrisation."""
         relax = RelaxLabels(temperature)
         model, guide = self._scaled(self.model, self.guide)
-        return self._mean_elbo(relax(model), relax(guide), x)
+        with explained(x, "unlabelled"):
+            return self._mean_elbo(relax(model), relax(guide), x)
 
     def draw_unfeatured(self, n: int) -> tuple[Tensor, Tensor]:
         """y ~ p(y), one-hot (n, K), and z ~ p(z), (n, L): data of the reverse process."""
@@ -129,7 +131,8 @@ class InvertedELBO(Objective):
             guide = StraightThrough()(guide)
         if self.relaxing is not None:
             model, y = RelaxLabels(self.relaxing)(model), smoothed(y, self.smoothing)
-        return self._mean_elbo(model, guide, y, z)
+        with explained(z, "reverse"):
+            return self._mean_elbo(model, guide, y, z)
 
     def loss(self, terms: dict[str, Tensor]) -> Tensor:
         """Minus the sum of the terms, each with its weight."""

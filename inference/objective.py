@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..distributions.mlp import BatchNorm
 from .checks import check_one_hot, check_rows
+from .enumeration import class_weights
 
 
 class ScaleLatents(Messenger):
@@ -60,7 +61,7 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(x: Tensor, kind: str) -> Iterator[None]:
+def explained(x: Tensor, kind: str) -> Iterator[None]:
     """What Pyro says of sites that do not match, or of parameters that are NaN, in terms of what was passed."""
     try:
         yield
@@ -122,8 +123,12 @@ class Objective(nn.Module, ABC):
 
     def bound(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean over rows of ELBO(x), y summed out, or of ELBO(x, y): a scalar."""
-        with _explained(x, "unlabelled" if y is None else "labelled"), self._sites_compared(labelled=y is not None):
-            return self._mean_elbo(*self._scaled(self.model, self.guide), x, y)
+        with explained(x, "unlabelled" if y is None else "labelled"), self._sites_compared(labelled=y is not None):
+            model, guide = self._scaled(self.model, self.guide)
+            if y is None and getattr(self.guide, "tight", False):
+                # y is left to the model: Pyro sums it too, but shifts each factor by its own maximum, and underflows
+                return class_weights(model, guide, x, self.num_samples)[0].logsumexp(0).mean()
+            return self._mean_elbo(model, guide, x, y)
 
     def _scaled(self, model: nn.Module, guide: nn.Module) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Model and guide under `kl_weight`; the guide has to run first."""

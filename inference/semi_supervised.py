@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .enumeration import class_weights
-from .objective import Objective
+from .objective import Objective, explained
 
 
 class SemiSupervisedELBO(Objective):
@@ -79,7 +79,8 @@ class SemiSupervisedELBO(Objective):
         Raises:
             ValueError: the guide has no y.
         """
-        bounds, log_q = class_weights(*self._scaled(self.model, self.guide), x, self.num_samples)  # K, S, N
+        with explained(x, "unlabelled"):
+            bounds, log_q = class_weights(*self._scaled(self.model, self.guide), x, self.num_samples)  # K, S, N
         if log_q is None:
             raise ValueError("averaged_classifier needs a guide that draws y")
         log_mean = torch.logsumexp(log_q, 1) - math.log(self.num_samples)  # K, N
@@ -87,7 +88,8 @@ class SemiSupervisedELBO(Objective):
 
     def classification(self, x: Tensor, y: Tensor) -> Tensor:
         """The mean over rows, and over S draws of what stands before y, of log q(y | x)."""
-        draws = [self.guide.classify(x).log_prob(y) for _ in range(self.num_samples)]
+        with explained(x, "labelled"):
+            draws = [self.guide.classify(x).log_prob(y) for _ in range(self.num_samples)]
         return torch.stack(draws).mean()
 
     def loss(self, terms: dict[str, Tensor]) -> Tensor:

@@ -27,6 +27,8 @@ class CaGeM(nn.Module):
         z2_dim: L2, the width of z2.
     """
 
+    y_dim: int | None = None  # K, where `build` knows it
+
     def __init__(self, *, p_x: nn.Module, p_z1: nn.Module, p_y: nn.Module, z2_dim: int) -> None:
         super().__init__()
         self.p_x = p_x
@@ -69,9 +71,11 @@ class CaGeM(nn.Module):
             likelihood: as in `likelihood_net`; `scale`, too.
             mlp: keywords of `MLP` (`activation`, `batch_norm`).
         """
-        return cls(
+        model = cls(
             p_x=likelihood_net(likelihood, (y_dim, z1_dim), x_dim, hidden=hidden, scale=scale, **mlp),
             p_z1=NormalNet((y_dim, z2_dim), z1_dim, hidden=z2_hidden, **mlp),
             p_y=CategoricalNet((z2_dim,), y_dim, hidden=z2_hidden, **mlp),
             z2_dim=z2_dim,
         )
+        model.y_dim = y_dim
+        return model

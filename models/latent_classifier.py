@@ -30,6 +30,8 @@ class LatentClassifier(nn.Module):
         z_dim: L, the width of z.
     """
 
+    y_dim: int | None = None  # K, where `build` knows it
+
     def __init__(self, *, p_x: nn.Module, p_y: nn.Module, z_dim: int) -> None:
         super().__init__()
         self.p_x = p_x
@@ -65,4 +67,6 @@ class LatentClassifier(nn.Module):
             mlp: keywords of `MLP` (`hidden=(500,)`, …).
         """
         p_x = likelihood_net(likelihood, (y_dim, z_dim), x_dim, scale=scale, **mlp)
-        return cls(p_x=p_x, p_y=CategoricalNet((z_dim,), y_dim, **mlp), z_dim=z_dim)
+        model = cls(p_x=p_x, p_y=CategoricalNet((z_dim,), y_dim, **mlp), z_dim=z_dim)
+        model.y_dim = y_dim
+        return model

@@ -28,6 +28,8 @@ class SimplifiedLatentClassifier(nn.Module):
         z_dim: L, the width of z.
     """
 
+    y_dim: int | None = None  # K, where `build` knows it
+
     def __init__(self, *, p_x: nn.Module, p_y: nn.Module, z_dim: int) -> None:
         super().__init__()
         self.p_x = p_x
@@ -71,4 +73,6 @@ class SimplifiedLatentClassifier(nn.Module):
             raise ValueError(f"zy_dim must be from 1 to z_dim - 1 = {z_dim - 1}, or None, got {zy_dim}")
         p_x = likelihood_net(likelihood, (z_dim,), x_dim, scale=scale, **mlp)
         p_y = CategoricalNet((zy_dim or z_dim,), y_dim, **mlp)
-        return cls(p_x=p_x, p_y=p_y if zy_dim is None else OfFirst(p_y, zy_dim), z_dim=z_dim)
+        model = cls(p_x=p_x, p_y=p_y if zy_dim is None else OfFirst(p_y, zy_dim), z_dim=z_dim)
+        model.y_dim = y_dim
+        return model

@@ -170,6 +170,93 @@ def test_without_binarize_rows_come_as_they_are():
     assert torch.equal(rows.sort(dim=0).values, x[7:].sort(dim=0).values)
 
 
+def noisy(x):
+    return x + torch.rand_like(x)
+
+
+def test_a_transform_sees_the_rows_of_every_batch_and_nothing_else():
+    """Labelled and unlabelled x, by itself, in the order of the batches; what it returns is what comes out."""
+    x, y = numbered()
+    seen = []
+
+    def changed(*rows, **others):
+        seen.append((rows, others))
+        return -rows[0]
+
+    plain, data = list(batches(x, y, **SIZES)), list(batches(x, y, transform=changed, **SIZES))
+    assert all(len(rows) == 1 and not others for rows, others in seen)
+    passed = [rows[0] for rows, _ in seen]
+    assert equal([passed], [[side for batch in plain for side in batch[::2]]])
+    for (x_labelled, y_labelled, x_unlabelled), (left, labels, right) in zip(data, plain, strict=True):
+        assert torch.equal(x_labelled, -left)
+        assert torch.equal(x_unlabelled, -right)
+        assert torch.equal(y_labelled, labels)
+
+
+def test_a_transform_comes_after_binarisation():
+    """It is given zeros and ones, the same that come without it."""
+    x, y = torch.rand(23, 2), numbered()[1]
+    seen = []
+    data = batches(x, y, binarize=True, transform=lambda rows: seen.append(rows) or rows / 2, **SIZES)
+    for batch, plain in zip(data, batches(x, y, binarize=True, **SIZES), strict=True):
+        assert torch.equal(batch[0], plain[0] / 2)
+        assert torch.equal(batch[2], plain[2] / 2)
+    assert set(torch.cat(seen).unique().tolist()) == {0, 1}
+
+
+def test_a_transforms_noise_is_the_global_generators():
+    """The same global seed gives the same noise, another seed another; the order is that of the batches' own seed."""
+    x, y = numbered()
+    runs = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        runs.append(list(batches(x, y, transform=noisy, **SIZES)))
+    assert equal(runs[0], runs[1])
+    assert not equal(runs[0], runs[2])
+    floors = [[(x_l.floor(), y_l, x_u.floor()) for x_l, y_l, x_u in run] for run in runs]
+    assert equal(floors[0], floors[2])
+    assert equal(floors[0], batches(x, y, **SIZES))
+    data = batches(x, y, transform=noisy, **SIZES)
+    assert not equal([batch[::2] for batch in data], [batch[::2] for batch in data])  # and new in every pass
+
+
+def test_a_resumed_run_with_a_transform_needs_the_global_seed_too():
+    """The batches' state holds their own generator alone."""
+    x, y = numbered()
+    data = batches(x, y, transform=noisy, **SIZES)
+    list(data)
+    state = data.state_dict()
+    torch.manual_seed(7)
+    second = list(data)
+    resumed = batches(x, y, transform=noisy, seed=99, **SIZES)
+    resumed.load_state_dict(state)
+    torch.manual_seed(7)
+    assert equal(second, resumed)
+
+
+def test_a_transform_may_change_the_width_and_leaves_the_rows_alone():
+    """Statistics [μ, σ] of 2 become draws of 1; the rows behind the batches, and their fingerprint, stay."""
+    x, y = numbered()
+    before = x.clone()
+    data = batches(x, y, transform=lambda rows: rows[:, :1].mul_(0), **SIZES)
+    for x_labelled, _, x_unlabelled in data:
+        assert x_labelled.shape[1] == x_unlabelled.shape[1] == 1
+    assert torch.equal(x, before)
+    assert data.fingerprint == batches(x, y, **SIZES).fingerprint
+
+
+@pytest.mark.parametrize("side", ["labelled", "unlabelled"])
+def test_a_transform_of_one_stream_alone(side):
+    """Where the other is left out, it is called for what is there."""
+    x, y = numbered(n=10, labelled=10 if side == "labelled" else 0)
+    sizes = {**SIZES, "labelled_batch_size": 4 if side == "labelled" else 0}
+    seen = []
+    data = list(batches(x, y, transform=lambda rows: seen.append(rows) or rows, **sizes))
+    assert sorted(numbers(seen)) == list(range(10))
+    assert all((batch[0] is None) == (side == "unlabelled") for batch in data)
+    assert all((batch[2] is None) == (side == "labelled") for batch in data)
+
+
 @pytest.mark.parametrize("y", [numbered()[1], None])
 def test_unsupervised_batches_need_no_labels(y):
     x = numbered()[0]

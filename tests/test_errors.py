@@ -9,9 +9,19 @@ import pyro
 import pytest
 import torch
 from semipyro.distributions import MLP, BernoulliNet, BoundedNormalNet, NormalNet, UniformBox, likelihood_net
-from semipyro.guides import M2Guide, VAEGuide
-from semipyro.inference import ELBO, SemiSupervisedELBO, accuracy, evaluate, log_likelihood, sample
-from semipyro.models import M2, VAE
+from semipyro.guides import ADGMGuide, CaGeMGuide, LatentClassifierGuide, M2Guide, VAEGuide
+from semipyro.inference import (
+    ELBO,
+    ClusterAwareELBO,
+    Objective,
+    SemiSupervisedELBO,
+    accuracy,
+    cascade,
+    evaluate,
+    log_likelihood,
+    sample,
+)
+from semipyro.models import ADGM, AGMDGM, GMDGM, M2, SDGM, VAE, SimplifiedLatentClassifier
 from semipyro.papers import PAPERS
 
 NAN, INF = math.nan, math.inf
@@ -32,6 +42,33 @@ def broken() -> SemiSupervisedELBO:
     for parameter in objective.parameters():
         parameter.data.fill_(NAN)
     return objective
+
+
+def built(name: str, **settings: Any) -> Objective:
+    """A row of the table, small."""
+    return PAPERS[name].build(5, 3, **{**SMALL, **settings})
+
+
+class CaGeMGuideWithoutZ2(CaGeMGuide):
+    """Its model would draw z2 from p(z2), and the bound look plausible."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            z1 = pyro.sample("z1", self.q_z1(x))
+            if y is None:
+                pyro.sample("y", self.q_y(z1, x), infer={"enumerate": "parallel"})
+
+
+def cagem_without_z2(*rows: Any) -> Any:
+    right = built("cagem")
+    guide = CaGeMGuideWithoutZ2(q_z1=right.guide.q_z1, q_y=right.guide.q_y, q_z2=right.guide.q_z2)
+    return ClusterAwareELBO(right.model, guide)(*rows)
+
+
+def under(objective: Callable[..., Objective], name: str, **settings: Any) -> Objective:
+    """Another objective with a row's model and guide."""
+    row = built(name)
+    return objective(row.model, row.guide, **settings)
 
 
 def net(*widths: int | None) -> MLP:
@@ -97,6 +134,56 @@ MODELS_AND_GUIDES: dict[str, tuple[Callable[[], Any], str]] = {
     "a prior with NaN": (lambda: M2.build(5, 2, y_prior=[NAN, 1.0]), "y_prior must be 2 prob"),
     "no classes": (lambda: M2.build(5, 0), "positive widths"),
     "no latents": (lambda: VAE.build(5, z_dim=0), "positive widths"),
+    **{
+        f"a prior of other classes of {model.__name__}": (
+            lambda model=model: model.build(5, 3, **SMALL, y_prior=[0.5, 0.5]),
+            "y_prior must be 3 probabilities that sum to one, got [0.5, 0.5]",
+        )
+        for model in (ADGM, SDGM, GMDGM, AGMDGM)
+    },
+    **{
+        f"a prior that sums to less, of {model.__name__} itself": (
+            lambda model=model, parts=parts: model(**dict.fromkeys(parts, net(1)), y_dim=2, y_prior=[0.5, 0.4]),
+            "y_prior must be 2 probabilities that sum to one",
+        )
+        for model, parts in {GMDGM: ("p_x", "p_z"), AGMDGM: ("p_x", "p_z", "p_a")}.items()
+    },
+    **{
+        f"a negative prior of {model.__name__} itself": (
+            lambda model=model: model(p_x=net(1), p_a=net(1), y_dim=2, z_dim=1, y_prior=[1.5, -0.5]),
+            "y_prior must be 2 probabilities that sum to one, got [1.5, -0.5]",
+        )
+        for model in (ADGM, SDGM)
+    },
+    "z_y as wide as z": (
+        lambda: SimplifiedLatentClassifier.build(5, 3, z_dim=4, zy_dim=4),
+        "zy_dim must be from 1 to z_dim - 1 = 3, or None, got 4",
+    ),
+    "z_y of nothing": (
+        lambda: SimplifiedLatentClassifier.build(5, 3, z_dim=4, zy_dim=0),
+        "zy_dim must be from 1 to z_dim - 1 = 3, or None, got 0",
+    ),
+    "z_y wider than z in Appendix C": (lambda: built("appendix-c", zy_dim=3), "zy_dim must be from 1 to .* got 3"),
+    "a z of one dimension in Appendix C": (lambda: built("appendix-c", z_dim=1), "zy_dim must be from 1 to .* got 1"),
+    "a box of nothing": (lambda: built("untapped", half_width=0.0), "low must be below high, got"),
+    "untapped with real x": (
+        lambda: built("untapped", likelihood="normal"),
+        "untapped needs likelihood='bernoulli', got 'normal': its reverse process has a binary x",
+    ),
+    "labels for the VAE itself": (lambda: vae().model(X, Y), "the VAE has no label: call it with x alone"),
+    "another site of ADGMGuide": (lambda: ADGMGuide.build(5, 3).encode(X, "y"), "'z' and 'a', not 'y'"),
+    "another site of CaGeMGuide": (lambda: CaGeMGuide.build(5, 3).encode(X, "z"), "'z2' and 'z1', not 'z'"),
+    "another site of LatentClassifierGuide": (
+        lambda: LatentClassifierGuide.build(5, net(50)).encode(X, site="a"),
+        "'z', not 'a'",
+    ),
+    **{
+        f"a site of no guide of {name}": (
+            lambda name=name: built(name).guide.encode(X, "x"),
+            "this guide has the latent site.*, not 'x'",
+        )
+        for name in PAPERS
+    },
     "labels for the VAE": (lambda: SemiSupervisedELBO(vae().model, vae().guide)(X, Y, None), "VAE has no label"),
     "another site of VAEGuide": (lambda: vae().guide.encode(X, "a"), "'z', not 'a'"),
     "another site of M2Guide": (lambda: m2().guide.encode(X, site="y"), "'z', not 'y'"),
@@ -140,6 +227,80 @@ OBJECTIVES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: SemiSupervisedELBO(m2().model, vae().guide)(None, None, XU),
         "do not have the same latent sites.*in model but not guide.*'y'",
     ),
+    "CaGeM under ELBO": (lambda: under(ELBO, "cagem")(None, None, XU), "ClusterAwareELBO takes such a model"),
+    "CaGeM under SemiSupervisedELBO": (
+        lambda: under(SemiSupervisedELBO, "cagem")(X, Y, XU),
+        "reads a latent that the guide draws after y; ClusterAwareELBO takes such a model",
+    ),
+    "a guide of CaGeM without z2": (
+        lambda: cagem_without_z2(None, None, XU),
+        "model and guide do not have the same latent sites: .*'z1', 'z2'] and .*'z1']",
+    ),
+    "another guide for CaGeM": (
+        lambda: ClusterAwareELBO(built("cagem").model, m2().guide),
+        "needs CaGeM's conditionals; there is no q_z1 and no q_z2",
+    ),
+    "averages of a classifier that is not drawn": (
+        lambda: under(SemiSupervisedELBO, "latent-classifier-tight", averaged_classifier=True)(None, None, XU),
+        "averaged_classifier needs a guide that draws y",
+    ),
+    "averages of no classifier": (
+        lambda: under(SemiSupervisedELBO, "m1", averaged_classifier=True)(None, None, XU),
+        "averaged_classifier needs a guide that draws y",
+    ),
+    "nothing for CaGeM": (lambda: built("cagem")(None, None, None), "ClusterAwareELBO has nothing to compute"),
+    "nothing for untapped": (lambda: built("untapped")(None, None, None), "InvertedELBO has nothing to compute"),
+    "a negative weight of M2's": (lambda: built("m2-adversarial", labelled_weight=-1), "weights must not be negative"),
+    "a negative weight of the adversary": (
+        lambda: built("m2-adversarial", adversary_weight=-0.5),
+        "adversary_weight must not be negative, got -0.5",
+    ),
+    "NaN for the adversary's weight": (
+        lambda: built("m2-adversarial", adversary_weight=NAN),
+        "adversary_weight must not be negative, got nan",
+    ),
+    "a negative weight of CaGeM's classifiers": (
+        lambda: built("cagem", classification_weight=-0.5),
+        "classification_weight must not be negative, got -0.5",
+    ),
+    "NaN for the weight of CaGeM's classifiers": (
+        lambda: built("cagem", classification_weight=NAN),
+        "classification_weight must not be negative, got nan",
+    ),
+    **{
+        f"a negative {weight}": (
+            lambda weight=weight: built("untapped", **{weight: -0.5}),
+            "weights must not be negative, got (.*-0.5",
+        )
+        for weight in ("reverse_weight", "discriminative_y_weight", "discriminative_x_weight")
+    },
+    "NaN for the reverse weight": (lambda: built("untapped", reverse_weight=NAN), "weights must not be negative"),
+    "an unknown gradient": (
+        lambda: built("untapped", gradient="straight"),
+        "gradient must be one of detached, score, relaxed, got 'straight'",
+    ),
+    **{
+        f"a temperature of {temperature}": (
+            lambda temperature=temperature: built("untapped", temperature=temperature),
+            f"temperature must be positive, or None for exact sums, got {temperature}",
+        )
+        for temperature in (0, -1.0, NAN)
+    },
+    **{
+        f"a smoothing of {smoothing}": (
+            lambda smoothing=smoothing: built("untapped", smoothing=smoothing),
+            f"smoothing must be between 0 and 1, got {smoothing}",
+        )
+        for smoothing in (0, 1, -0.1, 1.5, NAN)
+    },
+    **{
+        f"a negative kl_weight for {objective.__name__}": (
+            lambda objective=objective: under(objective, "m2", kl_weight=-0.5),
+            "kl_weight must not be negative, got -0.5",
+        )
+        for objective in (ELBO, SemiSupervisedELBO, ClusterAwareELBO)
+    },
+    "a negative kl_weight for untapped": (lambda: built("untapped", kl_weight=-1), "kl_weight must not be negative"),
     "nothing to train": (lambda: m2().requires_grad_(False)(X, Y, XU), "no parameter requires a gradient"),
     "no samples": (lambda: m2(num_samples=0), "num_samples must be a positive integer, got 0"),
     "half a sample": (lambda: m2(num_samples=1.5), "num_samples must be a positive integer, got 1.5"),
@@ -166,6 +327,10 @@ EVALUATION: dict[str, tuple[Callable[[], Any], str]] = {
         "y must hold labels 0 to 2, or -1 where unlabelled, got -2 to 2",
     ),
     "a label of no class to evaluate": (lambda: evaluate(m2(), X, labels(0, 1, 2, 3)), "labels 0 to 2, or -1"),
+    "one-hot labels for a cascade": (
+        lambda: accuracy(cascade(built("cagem").model, built("cagem").guide), X, Y),
+        "y must be 4 integer labels, got shape (4, 3)",
+    ),
     "NaN to evaluate": (lambda: evaluate(m2(), NAN * X), "x holds NaN or infinity in 4 of 4 rows"),
     "a site that is not there": (lambda: draws(4, latents={"a": X}), "the model has no site a, only y, z, x"),
     "classes of a VAE": (lambda: sample(vae().model, 4, Y), "the model has no site y, only z, x"),
@@ -200,6 +365,34 @@ def test_bad_calls(call: Callable[[], Any], message: str) -> None:
     """A `ValueError` that says what was wrong."""
     with pytest.raises(ValueError, match=pattern(message)):
         call()
+
+
+@pytest.mark.parametrize("name", [name for name in PAPERS if PAPERS[name].classifies])
+def test_labels_of_other_classes(name: str) -> None:
+    """One-hot labels that are too wide, too narrow, or of one class: how many there are, and how many the model has."""
+    for K in (4, 2, 1):
+        with pytest.raises(ValueError, match=f"y_labelled has {K} classes, but the model has 3"):
+            built(name)(X, torch.eye(K)[torch.arange(4) % K], XU)
+
+
+@pytest.mark.parametrize("name", [name for name in PAPERS if PAPERS[name].classifies])
+def test_every_paper_checks_its_rows(name: str) -> None:
+    """What `Objective` asks of rows and labels holds for every objective."""
+    objective = built(name)
+    for rows, message in (
+        ((X, None, XU), "x_labelled and y_labelled go together"),
+        ((X, Y[:3], XU), "y_labelled has 3 rows, expected 4"),
+        ((X, labels(0, 1, 2, 0), XU), "y_labelled must be one-hot"),
+        ((X, torch.full((4, 3), 1 / 3), XU), "y_labelled must be one-hot: a single 1"),
+        ((X[:, :4], Y, None), "got shape (4, 4)"),
+        ((None, None, XU[:, :4]), "got shape (6, 4)"),
+        ((None, None, XU[:0]), "x_unlabelled has no rows"),
+        ((NAN * X, Y, None), "x_labelled holds NaN or infinity in 4 of 4 rows"),
+        ((X.double(), Y.double(), None), "x_labelled is torch.float64, but the networks are torch.float32"),
+        ((None, None, None), "has nothing to compute"),
+    ):
+        with pytest.raises(ValueError, match=pattern(message)):
+            objective(*rows)
 
 
 def test_networks_that_broke_are_no_fault_of_the_call() -> None:

@@ -17,7 +17,7 @@ from semipyro.data import load
 from semipyro.inference import evaluate
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-SMALL = ["--hidden", "12", "--z-dim", "3", "--batch-size", "300"]
+SMALL = ["--hidden", "12", "--z-dim", "3", "--batch-size", "300", "--learning-rate", "0.03"]
 FIGURES = ["analogies", "class_samples", "confusion_matrix", "latent_pca", "latent_tsne", "training_curves"]
 RUN = ["best.ckpt", "last.ckpt", *(f"{name}.png" for name in FIGURES), "metrics.csv", "settings.json", "summary.json"]
 
@@ -54,6 +54,11 @@ def numbers(folder):
     """metrics.csv but for the seconds, which no run repeats."""
     with (folder / "metrics.csv").open() as file:
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+
+def complaints(done):
+    """What a run prints on standard error, but for the warning of few classes, which short runs may use."""
+    return [line for line in done.stderr.splitlines() if "it has collapsed" not in line]
 
 
 def files(folder):
@@ -119,7 +124,7 @@ def test_the_lines_that_a_run_prints_load_its_best_model(finished, monkeypatch):
     assert settings["build"].items() >= {"x_dim": 64, "y_dim": 10, "likelihood": "bernoulli"}.items()
     assert settings.items() >= {"paper": "m2", "labels": 100, "epochs": 4, "binarize": True}.items()
     test = load("digits").test
-    assert evaluate(names["m2"], test.x, test.y)["accuracy"] == found["test_accuracy"]
+    assert evaluate(names["objective"], test.x, test.y)["accuracy"] == found["test_accuracy"]
 
 
 def test_the_baseline_learns_from_the_labels_and_is_not_the_model(finished):
@@ -193,7 +198,7 @@ def test_overwrite_starts_afresh_and_touches_nothing_else(in_process, tmp_path):
         (["--device", "cdua"], "argument --device: invalid choice: 'cdua'"),
         (["--labels", "7"], "--labels must be from 10"),
         (["--scale", "0.3"], "--scale needs a normal likelihood"),
-        (["--alpha", "1", "--labelled-weight", "1"], "--alpha sets both weights"),
+        (["--alpha", "1", "--labelled-weight", "1"], "--alpha sets the weights; leave --labelled-weight"),
         (["--data", "{archives}/huge.npz", "--labels", "3"], "NaN"),
         (["--resume"], "argument --resume: not allowed with argument --overwrite"),
     ],
@@ -260,7 +265,8 @@ def archives(tmp_path_factory):
 
 BAD = [
     (["--labels", "7"], "--labels must be from 10, one for each class of digits, to 1040, as many"),
-    (["--labels", "0"], "argument --labels: must be at least 1, got 0"),
+    (["--labels", "0"], "--labels must be from 10, one for each class of digits, to 1040, as many"),
+    (["--labels", "-1"], "argument --labels: must be from 0 to 2**63 - 1, got -1"),
     (["--labels", "5000"], "--labels must be from 10, one for each class of digits, to 1040, as many"),
     (["--labels", "many"], "argument --labels: invalid int value"),
     (["--labels", "5", "--data", "{archives}/few.npz"], "keeps its own, since some rows have none (y = -1)"),
@@ -289,7 +295,7 @@ BAD = [
     (["--scale", "0.3"], "--scale needs a normal likelihood; add --likelihood normal"),
     (["--num-samples", "0"], "argument --num-samples: must be at least 1"),
     (["--classification-weight", "-1"], "argument --classification-weight: must be finite and not negative"),
-    (["--alpha", "0.1", "--classification-weight", "1"], "--alpha sets both weights"),
+    (["--alpha", "0.1", "--classification-weight", "1"], "--alpha sets the weights; leave --labelled-weight"),
     (["--alpha", "0.1", "--data", "{archives}/good.npz", "--labels", "36"], "need unlabelled rows"),
     (["--kl-warmup", "-1"], "argument --kl-warmup: must be from 0"),
     (["--gradient-clip", "0"], "argument --gradient-clip: must be positive"),
@@ -424,7 +430,7 @@ def test_alpha_gives_the_weights_of_the_paper(in_process, tmp_path):
 def test_other_data(in_process, archives, tmp_path, data, flags):
     data = data.format(archives=archives)
     done = in_process("--data", data, *flags, "--epochs", 2, "--batch-size", 1000, "--out", "run")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done)) == (0, [])
     assert files(tmp_path / "run") == sorted(RUN)
     assert 0 <= summary(tmp_path / "run")["test_accuracy"] <= 1
 
@@ -441,7 +447,7 @@ def test_other_data(in_process, archives, tmp_path, data, flags):
 def test_the_labels_of_a_file(in_process, archives, tmp_path, name, flags, labels, said):
     """As many of each class as can be, or those that the file has; a test set of two rows is not projected."""
     done = in_process("--data", archives / f"{name}.npz", *flags, "--epochs", 1, "--out", "run")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done)) == (0, [])
     assert said in done.stdout.splitlines()[0]
     assert summary(tmp_path / "run")["labels"] == labels
 
