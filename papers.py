@@ -29,6 +29,12 @@ from .models import (
     SimplifiedLatentClassifier,
 )
 
+# Weights of our own, chosen for M2 on the validation images of MNIST with a hundred labels, at a learning rate of 3e-3.
+SEMI_SUPERVISED_WEIGHTS = {"labelled_weight": 0.1, "classification_weight": 50.0}
+SEMI_UNSUPERVISED_WEIGHTS = {"labelled_weight": 1.0, "classification_weight": 1.1}  # of the authors' code
+THESIS_SCALE = 0.2  # σ of p(x | ·): the thesis fixes it and does not say to what; chosen on the validation digits
+AUXILIARY = {"hidden": (500, 500), "activation": "relu", **SEMI_SUPERVISED_WEIGHTS}
+MIXTURE = {"hidden": (500, 500), "activation": "relu", **SEMI_UNSUPERVISED_WEIGHTS}
 OBJECTIVE = ("labelled_weight", "classification_weight", "num_samples", "averaged_classifier")
 LIKELIHOOD = ("likelihood", "scale")
 
@@ -68,13 +74,10 @@ def build_m1(x_dim: int, y_dim: int | None = None, *, num_samples: int = 1, **ne
 def build_m2(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
     """M2 with its classifier.
 
-    The default weights, 0.1 and 50, are ours, chosen on the validation images of MNIST with a hundred labels and a
-    learning rate of 3e-3. Jurasiński's thesis has 1 and α = 1 on means over batches of 100 + 100; `weights_m2` gives
-    those of the paper.
+    The default weights are ours. Jurasiński's thesis has 1 and α = 1 on means over batches of 100 + 100; `weights_m2`
+    gives those of the paper.
     """
-    return _semi_supervised(
-        M2, M2Guide, x_dim, y_dim, {"labelled_weight": 0.1, "classification_weight": 50.0, **settings}
-    )
+    return _semi_supervised(M2, M2Guide, x_dim, y_dim, {**SEMI_SUPERVISED_WEIGHTS, **settings})
 
 
 def build_m1_m2(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
@@ -93,7 +96,7 @@ def build_m2_adversarial(x_dim: int, y_dim: int, *, adversary_weight: float = 1.
 
 def build_adgm(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
     """ADGM in the form of ICML 2016, p(a | x, y, z) and q(z | a, y, x)."""
-    return _semi_supervised(ADGM, ADGMGuide, x_dim, y_dim, {**AUXILIARY_WEIGHTS, **settings}, "a_dim")
+    return _semi_supervised(ADGM, ADGMGuide, x_dim, y_dim, {**AUXILIARY, **settings})
 
 
 def build_adgm_workshop(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
@@ -105,7 +108,7 @@ def build_adgm_deterministic(
     x_dim: int, y_dim: int, *, a_dim: int = 100, z_dim: int = 100, **settings: Any
 ) -> SemiSupervisedELBO:
     """The workshop paper's comparison (Fig. 4): M2 whose classifier q(y | a(x), x) reads noiseless features a(x)."""
-    settings = {**AUXILIARY_WEIGHTS, "hidden": (500, 500), **settings}
+    settings = {**AUXILIARY, **settings}
     objective = build_m2(x_dim, y_dim, z_dim=z_dim, **settings)
     mlp = {name: value for name, value in settings.items() if name in ("hidden", "activation", "batch_norm")}
     objective.guide.q_y = WithFeatures(MLP((x_dim,), a_dim, **mlp), CategoricalNet((a_dim, x_dim), y_dim, **mlp))
@@ -114,19 +117,17 @@ def build_adgm_deterministic(
 
 def build_sdgm(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
     """SDGM: two stochastic layers with skip connections."""
-    return _semi_supervised(SDGM, ADGMGuide, x_dim, y_dim, {**AUXILIARY_WEIGHTS, **settings}, "a_dim")
+    return _semi_supervised(SDGM, ADGMGuide, x_dim, y_dim, {**AUXILIARY, **settings})
 
 
 def build_gmdgm(x_dim: int, y_dim: int, *, z_dim: int = 200, **settings: Any) -> SemiSupervisedELBO:
     """GM-DGM; y_dim counts the components, those without a label included."""
-    settings = {"labelled_weight": 1.0, "classification_weight": 1.1, "hidden": (500, 500), **settings}
-    return _semi_supervised(GMDGM, M2Guide, x_dim, y_dim, {**settings, "z_dim": z_dim})
+    return _semi_supervised(GMDGM, M2Guide, x_dim, y_dim, {**MIXTURE, "z_dim": z_dim, **settings})
 
 
 def build_agmdgm(x_dim: int, y_dim: int, *, z_dim: int = 200, **settings: Any) -> SemiSupervisedELBO:
     """AGM-DGM; y_dim counts the components, those without a label included."""
-    settings = {"labelled_weight": 1.0, "classification_weight": 1.1, **settings}
-    return _semi_supervised(AGMDGM, ADGMGuide, x_dim, y_dim, {**settings, "z_dim": z_dim}, "a_dim")
+    return _semi_supervised(AGMDGM, ADGMGuide, x_dim, y_dim, {**MIXTURE, "z_dim": z_dim, **settings})
 
 
 def build_cagem(
@@ -154,8 +155,8 @@ def build_cagem(
 def build_latent_classifier(
     x_dim: int, y_dim: int, *, tight: bool = False, labelled_weight: float = 0.5, num_samples: int = 1, **networks: Any
 ) -> SemiSupervisedELBO:
-    """The thesis' model with its own bound U; `labelled_weight` is its λ."""
-    model_only, shared = _split(networks, *LIKELIHOOD)
+    """The thesis' model with its own bound U; `labelled_weight` is its λ. A normal p(x | ·) has a fixed σ, `scale`."""
+    model_only, shared = _split(_thesis_likelihood(networks), *LIKELIHOOD)
     model = LatentClassifier.build(x_dim, y_dim, **shared, **model_only)
     guide = LatentClassifierGuide.build(x_dim, model.p_y, tight=tight, **shared)
     return SemiSupervisedELBO(model, guide, labelled_weight=labelled_weight, num_samples=num_samples)
@@ -176,10 +177,16 @@ def build_simplified(
     **networks: Any,
 ) -> SemiSupervisedELBO:
     """The thesis' simplified model; y, on which x does not depend, is summed to one wherever it is unknown."""
-    model_only, shared = _split(networks, *LIKELIHOOD)
+    model_only, shared = _split(_thesis_likelihood(networks), *LIKELIHOOD)
     model = SimplifiedLatentClassifier.build(x_dim, y_dim, zy_dim=zy_dim, **shared, **model_only)
     guide = LatentClassifierGuide.build(x_dim, model.p_y, zy_dim=zy_dim, tight=True, **shared)
     return SemiSupervisedELBO(model, guide, labelled_weight=labelled_weight, num_samples=num_samples)
+
+
+def _thesis_likelihood(networks: dict[str, Any]) -> dict[str, Any]:
+    """With the fixed σ, where the likelihood is normal and none is given."""
+    normal = networks.get("likelihood", "normal") == "normal"
+    return {"scale": THESIS_SCALE, **networks} if normal else networks
 
 
 def build_appendix_c(
@@ -229,12 +236,7 @@ def build_untapped(
     )
 
 
-AUXILIARY_WEIGHTS = {"labelled_weight": 0.1, "classification_weight": 50.0}
-
-
-def _semi_supervised(
-    model: Any, guide: Any, x_dim: int, y_dim: int, settings: dict[str, Any], *shared_only: str
-) -> SemiSupervisedELBO:
+def _semi_supervised(model: Any, guide: Any, x_dim: int, y_dim: int, settings: dict[str, Any]) -> SemiSupervisedELBO:
     """Model and guide with the same networks under a semi-supervised bound."""
     objective, networks = _split(settings, *OBJECTIVE)
     model_only, shared = _split(networks, *LIKELIHOOD, "y_prior", "a_reads_x")
@@ -266,9 +268,10 @@ def weights_m2(
 def weights_adgm(
     n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, beta: float = 0.1
 ) -> dict[str, float]:
-    """J = Σ_u U + Σ_l L + α Σ_l log q(y | x), α = beta · (N_l + N_u) / N_l, beta = 0.1 (arXiv:1704.00637, section 4).
+    """J = Σ_u U + Σ_l L + α Σ_l log q(y | x), α = beta · (N_l + N_u) / N_l (arXiv:1704.00637, section 4).
 
-    α Σ_l = beta · N · mean_l: this is M2's formula. (The authors' code has means over batches of 100 + 100 instead,
+    α Σ_l = beta · N · mean_l: this is M2's formula. The papers at hand do not give beta; 0.1 is that of the authors'
+    SDGM code. (That code has means over batches of 100 + 100 instead,
     which are labelled_weight = 1 and classification_weight = beta · N / N_l = 60.)
     """
     return weights_m2(n_labelled, n_unlabelled, labelled_batch, unlabelled_batch, alpha=beta)
@@ -287,19 +290,31 @@ def weights_gmdgm(
 def weights_latent_classifier(
     n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, lam: float = 0.5
 ) -> dict[str, float]:
-    """J = mean_u U + lam · mean_l L, λ = lam; 0.5 is the best of the thesis' Table 1 for its model.
+    """J = mean_u U + lam · mean_l L, λ = lam; 0.5 is the best of the thesis' Table 1 for this model.
 
     The thesis writes sets for sums or means; means over batches of 100 + 100 agree with its Appendix B.
     """
     return {"labelled_weight": lam}
 
 
-def weights_m2_adversarial(
-    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, alpha: float = 0.1
+def weights_simplified(
+    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, lam: float = 0.001
 ) -> dict[str, float]:
-    """M2's, and the adversary's term Σ_l E[−log f] with weight 1: adversary_weight = N_l / N_u."""
-    m2 = weights_m2(n_labelled, n_unlabelled, labelled_batch, unlabelled_batch, alpha=alpha)
-    return {**m2, "adversary_weight": m2["labelled_weight"]}
+    """As `weights_latent_classifier`, with the λ that is best in the thesis' Table 1 for the simplified model.
+
+    It has none for Appendix C.
+    """
+    return {"labelled_weight": lam}
+
+
+def weights_m2_adversarial(
+    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, alpha: float = 1.0
+) -> dict[str, float]:
+    """J = mean_u U + mean_l L + alpha · mean_l log q(y | x) + mean_l E[−log f(y | z)], the thesis' alpha = 1.
+
+    The thesis writes sets for sums or means; means over batches of 100 + 100 agree with its Appendix B.
+    """
+    return {"labelled_weight": 1.0, "classification_weight": alpha, "adversary_weight": 1.0}
 
 
 def weights_cagem(
@@ -393,8 +408,8 @@ PAPERS: dict[str, Paper] = {
             build_latent_classifier_tight,
             weights_latent_classifier,
         ),
-        Paper("simplified", _JURASINSKI_2019, None, True, build_simplified, weights_latent_classifier),
-        Paper("appendix-c", _JURASINSKI_2019, None, True, build_appendix_c, weights_latent_classifier),
+        Paper("simplified", _JURASINSKI_2019, None, True, build_simplified, weights_simplified),
+        Paper("appendix-c", _JURASINSKI_2019, None, True, build_appendix_c, weights_simplified),
         Paper("m2-adversarial", _JURASINSKI_2019, None, True, build_m2_adversarial, weights_m2_adversarial),
         Paper("untapped", _GEMP_2017, None, True, build_untapped, weights_untapped),
     )

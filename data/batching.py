@@ -53,7 +53,8 @@ class Batches:
         self._x, self._labels = x, labels
         self._labelled_rows, self._unlabelled_rows = labelled_rows, unlabelled_rows
         self.binarize, self.seed = binarize, seed
-        self.transform = getattr(transform, "__name__", None)  # by name, so that a run is not resumed with another
+        named = getattr(transform, "__name__", type(transform).__name__)
+        self.transform = named if transform is not None else None  # so that a run is not resumed with another
         self._transform = transform
         self.fingerprint = _fingerprint(x, labels, labelled_rows, unlabelled_rows)
         self._random = generator(seed)

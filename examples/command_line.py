@@ -17,7 +17,8 @@ WEIGHTS = {
     "classification_weight": "weight of the mean log q(y|x) of the labelled rows",
     "adversary_weight": "weight of the adversary's mean log f(y|z)",
 }
-RUN_FLAGS = ("name", "out", "resume", "overwrite", "quiet")  # where a run goes and how it looks, not what it computes
+# where a run goes and how it looks, not what it computes
+RUN_FLAGS = ("name", "usual_scale", "out", "resume", "overwrite", "quiet")
 RUN_FILES = (  # the settings last: as long as they are there, the folder is known to be a run's
     "figures/*.png",
     "figures/.*.partial",
@@ -131,8 +132,9 @@ def add_network_flags(
     add("--activation", choices=sorted(ACTIVATIONS), default=activation, help="between the layers")
     add("--likelihood", choices=["auto", *LIKELIHOODS], default=likelihood, help="of x; auto: Bernoulli for data in "
         "[0, 1], else normal")  # fmt: skip
-    add("--scale", type=positive, default=scale, help="fixed standard deviation of a normal likelihood"
-        + ("; without it, learned" if scale is None else ""))  # fmt: skip
+    add("--scale", type=positive, help="fixed standard deviation of a normal likelihood; without it, "
+        + ("learned" if scale is None else f"{scale:g}"))  # fmt: skip
+    parser.set_defaults(usual_scale=scale)
     add("--num-samples", type=count, default=1, help="draws of the continuous latents that each bound averages over")
 
 

@@ -21,6 +21,7 @@ from semipyro import plots
 from semipyro.data import Batches, Dataset, batches, binarize, load, mask_labels
 from semipyro.distributions import CategoricalNet
 from semipyro.inference import Objective, accuracy, check_fit_settings, classes_used, evaluate, fit
+from semipyro.inference.evaluation import evaluating
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
 
@@ -119,6 +120,8 @@ def decide_likelihood(args: argparse.Namespace, dataset: Dataset) -> None:
     if (bernoulli or args.binarize) and (low < 0 or high > 1):
         flag = "--likelihood bernoulli" if bernoulli else "--binarize"
         raise ValueError(f"{flag} needs data in [0, 1], but {args.data} has values from {low:g} to {high:g}")
+    if args.scale is None and not bernoulli:
+        args.scale = args.usual_scale
     if args.scale is not None and bernoulli:
         raise ValueError("--scale needs a normal likelihood; add --likelihood normal, or leave --scale out")
 
@@ -175,9 +178,10 @@ def say(args: argparse.Namespace, text: str) -> None:
 def announce(args: argparse.Namespace, title: str, task: Task) -> None:
     """One line on what is about to be trained."""
     own = bool((task.dataset.train.y < 0).any())
-    each = args.labels // (task.num_classes - len(task.hidden))
+    sizes = task.y[task.y >= 0].unique(return_counts=True)[1]
+    each = f"{sizes[0]} of each class" if len(set(sizes.tolist())) == 1 else "all of their classes"
     hidden = f", none of class {' '.join(map(str, task.hidden))}" if task.hidden and args.labels else ""
-    whose = f" ({'its own' if own else f'{each} of each class'}{hidden})" if args.labels else ""
+    whose = f" ({'its own' if own else each}{hidden})" if args.labels else ""
     extra = f" ({task.num_classes} classes)" if task.extra else ""
     say(args, f"{title} on {args.data}: {len(task.y)} training rows, {args.labels} labels{whose}; "
         f"D = {task.x_dim}, K = {task.y_dim}{extra}; {args.likelihood} likelihood{', binarised' * task.binarized}; "
@@ -275,6 +279,8 @@ def learn_from_labels(
     baseline: Callable[[Objective], nn.Module] | None = None,
     figures: Callable[[Objective], Mapping[str, Figure]] = lambda objective: {},
     drawn: Collection[str] = ("class_samples", "analogies"),
+    noted: Mapping[str, Any] | None = None,
+    others: Mapping[str, Callable[[Objective], Classifier]] | None = None,
 ) -> None:
     """The whole of a semi-supervised example: trains, measures beside the labels alone, draws, and tells.
 
@@ -289,30 +295,39 @@ def learn_from_labels(
             with the model's hidden layers.
         figures: figures of the trained objective beyond those of every example.
         drawn: which figures of what the model generates are drawn.
+        noted: what else summary.json says.
+        noted: what else goes into summary.json.
+        others: other classifiers of a trained objective, by the letter of their density, to be measured too.
     """
     objective = make_objective(args, paper, title, task, build)
     untrained = new_classifier(args, task) if baseline is None else copy.deepcopy(baseline(objective))
     history = train(args, objective, task)
     labels_only = train_on_labels(untrained, task, learning_rate=args.learning_rate, seed=args.seed)
     torch.manual_seed(args.seed)
-    test = task.dataset.test
+    test, best = task.dataset.test, classifier(objective)
+    others_measured = {name: accuracy(make(objective), test.x, test.y) for name, make in (others or {}).items()}
+    torch.manual_seed(args.seed)
     measured = {
-        "test_accuracy": accuracy(classifier(objective), test.x, test.y),
+        "test_accuracy": accuracy(best, test.x, test.y),
+        **{f"test_accuracy_{name}": value for name, value in others_measured.items()},
         "baseline_accuracy": accuracy(labels_only, test.x, test.y),
         **measure_bound(objective, task),
-        "classes_used": classes_used(classifier(objective), task.x_unlabelled),
+        "classes_used": classes_used(best, task.x_unlabelled),
+        **(noted or {}),
     }
     summary = summarise(args, paper, task, history, measured)
     alike = "the same classifier" if baseline is not None else "a classifier with the same layers"
     print_table(args, "test accuracy", {
         f"{title}, {summary['labels']} labels and the unlabelled rows": summary["test_accuracy"],
+        **{f"    by {name}(y|x)": value for name, value in others_measured.items()},
         f"{alike}, {summary['labels']} labels alone": summary["baseline_accuracy"],
     })  # fmt: skip
-    say(args, f"For both, the epoch was chosen by accuracy on the {summary['validation_labels']} validation labels: "
-        f"{title}'s is {summary['best_epoch']} of {summary['epochs']}.")  # fmt: skip
+    say(args, f"For both, the epoch was chosen by accuracy on the {summary['validation_labels']} validation labels (of "
+        f"q(y|x) with one draw): {title}'s is {summary['best_epoch']} of {summary['epochs']}.")  # fmt: skip
     tell_bound(args, summary)
     tell_classes(args, task, summary["classes_used"])
-    save_figures(args.out, standard_figures(objective, task, history, args.seed, drawn) | dict(figures(objective)))
+    usual = standard_figures(objective, task, history, args.seed, classifier=best, drawn=drawn)
+    save_figures(args.out, usual | dict(figures(objective)))
     print_files(args, paper)
 
 
@@ -378,7 +393,8 @@ def print_table(args: argparse.Namespace, measure: str, rows: dict[str, float]) 
 
 def tell_bound(args: argparse.Namespace, summary: dict[str, Any]) -> None:
     """The bound, and the time."""
-    say(args, f"Test bound {summary['bound']:.2f} nats; trained in {summary['seconds']:.0f} s.")
+    of = f" (of {summary['bound_of']})" if "bound_of" in summary else ""
+    say(args, f"Test bound {summary['bound']:.2f} nats{of}; trained in {summary['seconds']:.0f} s.")
 
 
 def standard_figures(
@@ -386,9 +402,11 @@ def standard_figures(
     task: Task,
     history: list[dict[str, float]],
     seed: int,
+    *,
+    classifier: Classifier | None = None,
     drawn: Collection[str] = ("class_samples", "analogies"),
 ) -> dict[str, Figure]:
-    """Training curves, confusion matrix, latent space, and those of samples and analogies that are asked for."""
+    """Training curves, latent space, those of samples and analogies that are asked for, and a confusion matrix."""
     torch.manual_seed(seed)
     model, guide = objective.model, objective.guide
     x, y = task.dataset.test.x, task.dataset.test.y
@@ -399,14 +417,14 @@ def standard_figures(
         figures["class_samples"] = plots.class_samples(model, task.y_dim, task.shape, class_names=names)
     if "analogies" in drawn:
         figures["analogies"] = plots.analogies(model, guide, x[few], task.y_dim, task.shape)
-    if hasattr(guide, "classify"):
-        figures["confusion_matrix"] = plots.confusion_matrix(guide.classify, x, y, num_classes=task.y_dim)
-    if len(x) >= 3:  # fewer are not projected
-        site = "z2" if hasattr(guide, "q_z2") else None  # the guide's main latent, by its name where that is not z
-        for method in ("pca", "tsne"):
-            figures[f"latent_{method}"] = plots.latent_space(
-                guide, x[some], y[some], method=method, seed=seed % 2**32, site=site
-            )
+    if classifier is not None:
+        figures["confusion_matrix"] = plots.confusion_matrix(classifier, x, y, num_classes=task.y_dim)
+    site = "z2" if hasattr(guide, "q_z2") else "z"
+    with evaluating(guide):
+        width = guide.encode(x[:1], site).shape[1]
+    methods = {"latent_pca": "pca", "latent_tsne": "tsne"} if len(x) >= 3 else {}  # fewer rows are not projected
+    for name, method in methods.items() if width > 2 else [("latent_space", "pca")]:
+        figures[name] = plots.latent_space(guide, x[some], y[some], method=method, seed=seed % 2**32, site=site)
     return figures
 
 

@@ -48,13 +48,13 @@ from matplotlib.figure import Figure
 from pyro.distributions import OneHotCategorical
 from semipyro import plots
 from semipyro.inference import Objective, classes_used, cluster_accuracy, component_kl, unit_kl_by_cluster
+from semipyro.papers import SEMI_UNSUPERVISED_WEIGHTS as WEIGHTS
 from semipyro.papers import semi_unsupervised_prior
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 MODELS = {"gm-dgm": "GM-DGM", "agm-dgm": "AGM-DGM", "m2": "M2", "adgm": "ADGM"}
 SCALE = 0.2  # σ of p(x | z)
-WEIGHTS = {"labelled_weight": 1.0, "classification_weight": 1.1}
 
 
 def parser() -> Parser:
@@ -77,8 +77,6 @@ def run(args: argparse.Namespace) -> None:
     """Trains, measures, draws."""
     name_folder(args, args.model, "gm-dgm")
     title = MODELS[args.model]
-    if args.likelihood != "normal" and args.scale == SCALE:
-        args.scale = None  # the default is that of a normal likelihood
     task = make_task(args, hidden=() if args.labels == 0 else args.hide, extra=args.extra_classes)
     if task.y_dim > len(task.y):
         raise ValueError(f"--extra-classes makes {task.y_dim} components, but there are {len(task.y)} training rows")
@@ -172,7 +170,7 @@ def figures(
     drawn = standard_figures(objective, task, history, args.seed, drawn=("class_samples",))
     model, guide, test = objective.model, objective.guide, task.dataset.test
     drawn["confusion_matrix"] = plots.confusion_matrix(
-        guide.classify, test.x, test.y, num_classes=task.num_classes, clusters=True
+        classifier_of(args, objective), test.x, test.y, num_classes=task.num_classes, clusters=True
     )
     x, y = test_rows(task, 2000), test.y[:2000]
     kls = unit_kl_by_cluster(model, guide, guide.classify, x, labels=y)

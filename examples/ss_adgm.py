@@ -15,6 +15,7 @@ from common import Task, learn_from_labels, make_task, network_settings, test_ro
 from matplotlib.figure import Figure
 from semipyro import plots
 from semipyro.inference import Objective, unit_kl
+from semipyro.papers import SEMI_SUPERVISED_WEIGHTS as WEIGHTS
 
 FORMS = {
     "workshop": ("adgm-workshop", "ADGM (workshop form)"),
@@ -22,7 +23,6 @@ FORMS = {
     "deterministic": ("adgm-deterministic", "M2 on deterministic features"),
     "sdgm": ("sdgm", "SDGM"),
 }
-WEIGHTS = {"labelled_weight": 0.1, "classification_weight": 50.0}
 
 
 def parser() -> Parser:
@@ -35,7 +35,9 @@ def parser() -> Parser:
     add("--averaged-classifier", action="store_true", help="train on the authors' surrogate, with q(y|x) averaged over "
         "the draws of a, which is not a bound")  # fmt: skip
     add("--test-samples", type=count, default=100, help="draws of a over which the classifier is averaged for the test")
-    add_weight_flags(flags, WEIGHTS, "beta", "both weights as in the papers, which have 0.1")
+    add_weight_flags(
+        flags, WEIGHTS, "beta", "both weights as in the papers, which do not give it; the authors' SDGM code has 0.1"
+    )
     flags.set_defaults(learning_rate=1e-3)
     return flags
 

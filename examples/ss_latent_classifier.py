@@ -15,8 +15,8 @@ from common import Task, learn_from_labels, make_task, network_settings, test_ro
 from matplotlib.figure import Figure
 from semipyro import plots
 from semipyro.inference import Objective, unit_kl
+from semipyro.papers import THESIS_SCALE
 
-SCALE = 0.2  # σ of p(x | ·), which the thesis does not state; chosen on the validation digits
 FORMS = {
     "ours": ("latent-classifier", "the thesis' model", 0.5),
     "tight": ("latent-classifier-tight", "the thesis' model, tight bound", 0.5),
@@ -28,7 +28,7 @@ FORMS = {
 def parser() -> Parser:
     """All flags."""
     flags = make_parser("ss_latent_classifier", __doc__)
-    add_network_flags(flags, likelihood="normal", scale=SCALE)
+    add_network_flags(flags, likelihood="normal", scale=THESIS_SCALE)
     add = flags.add_argument_group("model and objective").add_argument
     add("--form", choices=list(FORMS), default="ours", help="which model and bound")
     add("--lambda", dest="lam", type=weight, help="weight of the mean labelled bound beside the unlabelled (default: "
@@ -45,8 +45,6 @@ def run(args: argparse.Namespace) -> None:
     """Trains, measures, draws."""
     name_folder(args, args.form, "ours")
     paper, title, lam = FORMS[args.form]
-    if args.likelihood != "normal" and args.scale == SCALE:
-        args.scale = None  # the default is that of a normal likelihood
     task = make_task(args)
     build = network_settings(args, task) | {"labelled_weight": lam if args.lam is None else args.lam}
     if args.zy_dim is not None and args.form != "appendix-c":

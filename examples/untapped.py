@@ -6,7 +6,9 @@ paper's task is `--data mnist --batch-size 10000 --labelled-batch-size 10000 --e
 """
 
 import argparse
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -65,7 +67,13 @@ def parser() -> Parser:
         "without it, y is summed out exactly")  # fmt: skip
     add("--num-samples", type=count, default=1, help="draws of z that each bound averages over")
     flags.set_defaults(
-        learning_rate=0.01, gradient_clip=5.0, likelihood="bernoulli", scale=None, hidden=[50, 50], activation="tanh"
+        learning_rate=0.01,
+        gradient_clip=5.0,
+        likelihood="bernoulli",
+        scale=None,
+        usual_scale=None,
+        hidden=[50, 50],
+        activation="tanh",
     )
     return flags
 
@@ -75,8 +83,9 @@ def run(args: argparse.Namespace) -> None:
     task = make_task(args, hidden=args.hide, usual=None)
     build = settings(args, task)
     objective = make_objective(args, "untapped", "untapped", task, build)
+    rows = copy.deepcopy(task.batches)  # as they are now, in a resumed run too
     history = train(args, objective, task, monitor="unlabelled")
-    m2 = train_m2(args, build, task)
+    m2 = train_m2(args, build, replace(task, batches=rows))
     found, found_m2 = (extract(part, task) for part in (objective, m2))
     torch.manual_seed(args.seed)
     labels_only = train_on_labels(new_classifier(args, task), task, learning_rate=1e-3, seed=args.seed)
@@ -108,7 +117,7 @@ def train_m2(args: argparse.Namespace, build: dict[str, Any], task: Task) -> Obj
     """The paper's comparison: the same networks from the same start, without the reverse bound."""
     say(args, "and the same without the reverse bound, which is M2:")
     torch.manual_seed(args.seed)
-    m2 = PAPERS["untapped"].build(**{**build, "reverse_weight": 0.0, "discriminative_x_weight": 0.0})
+    m2 = PAPERS["untapped"].build(**{**build, "reverse_weight": 0.0})
     held_out = task.dataset.validation
     fit(
         m2, task.batches, validation=(held_out.x, None), validation_bound_x=task.bound_x(held_out.x),
@@ -189,7 +198,8 @@ def figures(
     found_m2: tuple[Tensor, Tensor],
 ) -> dict[str, Figure]:
     """Those of every example, and the digits of each dimension of y, with and without the reverse bound: Fig. 2."""
-    drawn = standard_figures(objective, task, history, args.seed)
+    matched = Matched(objective.guide, found[1])
+    drawn = standard_figures(objective, task, history, args.seed, classifier=matched)
     labelled = [label for label in range(task.num_classes) if label not in task.hidden]
     for name, (images, dimensions) in (("digit_extraction", found), ("digit_extraction_m2", found_m2)):
         if len(task.shape) == 2:

@@ -3,7 +3,7 @@
     q(z1 | x) = N(z1; ·)      q(y | z1, x) = Cat(y; ·)      q(z2 | x, y, z1) = N(z2; ·)
 
 Shapes: x (N, D); y one-hot (N, K), or None where unlabelled; z1 (N, L1); z2 (N, L2).
-Differs from the paper: the factors may be any conditional distributions.
+Differs from the paper: the factors may be any conditional distributions. The widths are read as in the model's file.
 """
 
 from collections.abc import Sequence

@@ -63,7 +63,10 @@ class AdversarialELBO(SemiSupervisedELBO):
 
     def adversary_term(self, x: Tensor, y: Tensor) -> Tensor:
         """The mean over rows and S draws z ~ q(z | x, y) of log f(y | z), with the gradient before z reversed."""
-        draws = [poutine.trace(self.guide).get_trace(x, y).nodes["z"]["value"] for _ in range(self.num_samples)]
+        traces = [poutine.trace(self.guide).get_trace(x, y).nodes for _ in range(self.num_samples)]
+        if "z" not in traces[0]:
+            raise ValueError(f"the adversary reads z, but the guide's sites are {', '.join(set(traces[0]) - {'data'})}")
+        draws = [trace["z"]["value"] for trace in traces]
         return torch.stack([self.adversary(reversed_gradient(z)).log_prob(y) for z in draws]).mean()
 
     def loss(self, terms: dict[str, Tensor]) -> Tensor:

@@ -21,6 +21,7 @@ from pyro.distributions import OneHotCategorical
 from pyro.infer.util import validation_enabled
 from torch import Tensor, nn
 
+from ..distributions import averaged
 from .objective import Objective, explained
 
 
@@ -86,7 +87,10 @@ class ClusterAwareELBO(Objective):
 
     @torch.no_grad()
     def _compare_sites(self, x: Tensor) -> None:
-        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        device = x.device.type
+        with torch.random.fork_rng(
+            devices=[] if device == "cpu" else None, device_type="cuda" if device == "cpu" else device
+        ):
             drawn = poutine.trace(self.guide).get_trace(x)
             forward = poutine.trace(poutine.replay(self.model, drawn)).get_trace(x)
         q, p = (set(trace.stochastic_nodes) - {"data"} for trace in (drawn, forward))
@@ -128,7 +132,8 @@ class Cascade(nn.Module):
 
     def forward(self, x: Tensor) -> OneHotCategorical:
         """p(y | x) with batch shape (N,)."""
-        return OneHotCategorical(logits=two_classifiers(self.model, self.guide, x, self.num_samples)[1])
+        draws = [two_classifiers(self.model, self.guide, x, 1)[1] for _ in range(self.num_samples)]  # K copies each
+        return averaged(OneHotCategorical(logits=torch.stack(draws)))
 
 
 def cascade(model: nn.Module, guide: nn.Module, num_samples: int = 1) -> Cascade:

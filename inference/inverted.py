@@ -39,9 +39,9 @@ class InvertedELBO(Objective):
             moves only q(y | x) and q(z | x, y). "score": the score-function estimator. "relaxed": the draw stays
             binary and has the gradient of a Concrete draw. The value of J_r is the same.
         temperature: where given, and in training mode, y in J_f^u is drawn from a Concrete distribution of this
-            temperature, under a prior of the same kind, and the term is called `relaxed` (whatever the temperature, the
-            divergence of two such distributions is at least that of the classes: it lies below J_f^u); and J_r scores
-            smoothed one-hot labels by their Concrete density. None, and evaluation mode: one-hot labels, summed out
+            temperature, under a prior of the same kind, and the term is called `relaxed`: a bound for another model,
+            whose y lies inside the simplex, comparable with J_f^u in neither direction; and J_r scores smoothed
+            one-hot labels by their Concrete density. None, and evaluation mode: one-hot labels, summed out
             exactly.
         smoothing: a smoothed label is 1 − smoothing at its class, and shares the rest among the others.
         num_samples: S, draws of z (and x) that each bound averages over.

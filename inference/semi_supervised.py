@@ -74,7 +74,7 @@ class SemiSupervisedELBO(Objective):
         return terms
 
     def surrogate(self, x: Tensor) -> Tensor:
-        """mean_n Σ_y q̄(y | x) (L̄(x, y) − log q̄(y | x)): not a bound. Eq. (33) of Willetts et al., arXiv:1901.08560.
+        """mean_n Σ_y q̄(y | x) (L̄(x, y) − log q̄(y | x)): not a bound; q̄ is eq. (33) of arXiv:1901.08560.
 
         Raises:
             ValueError: the guide has no y.

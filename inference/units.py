@@ -59,8 +59,8 @@ def unit_kl_by_cluster(
     """mean over {n : y*_n = k} of KL(q(z_i | x_n, y*_n) ‖ p(z_i | y*_n)), y*_n = argmax q(y | x_n): (K, L) in nats.
 
     With true labels, the part that the rows of each true class c have in this mean, (K, C, L): its sum over c is the
-    mean over the labelled rows of the cluster. Fig. C.5 of "Semi-unsupervised learning with deep generative models"
-    (Willetts et al., 2019), arXiv:1901.08560. A cluster without rows is NaN.
+    mean over the labelled rows of the cluster. A cluster without rows is NaN. Fig. C.5, eq. (36), of "Semi-unsupervised
+    learning with deep generative models" (Willetts et al., 2019), arXiv:1901.08560, where the prior has y ~ q(y | x).
 
     Args:
         model: p, called as `model(x, y)`.

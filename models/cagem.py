@@ -5,7 +5,8 @@
 Two stochastic layers with the class between them. With K = 1 it is the two-layer VAE that the paper compares with.
 
 Shapes: x (N, D); y one-hot (N, K), or None where unlabelled; z1 (N, L1); z2 (N, L2).
-Differs from the paper: every factor may be any conditional distribution.
+Differs from the paper: every factor may be any conditional distribution. Its "2-layered networks with respectively 1024
+and 512 units in each layer" are read as two layers of 1024 next to x and of 512 next to z2; those of y are ours.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,17 +26,18 @@ class CaGeM(nn.Module):
         p_z1: conditional p(z1 | y, z2), called as `p_z1(y, z2)`.
         p_y: conditional p(y | z2), called as `p_y(z2)`.
         z2_dim: L2, the width of z2.
+        y_dim: K, to compare labels with; None where nobody knows.
     """
 
-    y_dim: int | None = None  # K, where `build` knows it
-
-    def __init__(self, *, p_x: nn.Module, p_z1: nn.Module, p_y: nn.Module, z2_dim: int) -> None:
+    def __init__(
+        self, *, p_x: nn.Module, p_z1: nn.Module, p_y: nn.Module, z2_dim: int, y_dim: int | None = None
+    ) -> None:
         super().__init__()
         self.p_x = p_x
         self.p_z1 = p_z1
         self.p_y = p_y
         self.p_z2 = StandardNormal(z2_dim)
-        self.z2_dim = z2_dim
+        self.z2_dim, self.y_dim = z2_dim, y_dim
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         """Samples z2 and z1, and y where it is not given; observes x."""
@@ -71,11 +73,10 @@ class CaGeM(nn.Module):
             likelihood: as in `likelihood_net`; `scale`, too.
             mlp: keywords of `MLP` (`activation`, `batch_norm`).
         """
-        model = cls(
+        return cls(
             p_x=likelihood_net(likelihood, (y_dim, z1_dim), x_dim, hidden=hidden, scale=scale, **mlp),
             p_z1=NormalNet((y_dim, z2_dim), z1_dim, hidden=z2_hidden, **mlp),
             p_y=CategoricalNet((z2_dim,), y_dim, hidden=z2_hidden, **mlp),
             z2_dim=z2_dim,
+            y_dim=y_dim,
         )
-        model.y_dim = y_dim
-        return model

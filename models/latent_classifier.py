@@ -28,16 +28,15 @@ class LatentClassifier(nn.Module):
         p_x: conditional p(x | y, z), called as `p_x(y, z)`.
         p_y: conditional p(y | z), called as `p_y(z)`: the classifier.
         z_dim: L, the width of z.
+        y_dim: K, to compare labels with; None where nobody knows.
     """
 
-    y_dim: int | None = None  # K, where `build` knows it
-
-    def __init__(self, *, p_x: nn.Module, p_y: nn.Module, z_dim: int) -> None:
+    def __init__(self, *, p_x: nn.Module, p_y: nn.Module, z_dim: int, y_dim: int | None = None) -> None:
         super().__init__()
         self.p_x = p_x
         self.p_y = p_y
         self.p_z = StandardNormal(z_dim)
-        self.z_dim = z_dim
+        self.z_dim, self.y_dim = z_dim, y_dim
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         """Samples z, and y where it is not given; observes x."""
@@ -67,6 +66,4 @@ class LatentClassifier(nn.Module):
             mlp: keywords of `MLP` (`hidden=(500,)`, …).
         """
         p_x = likelihood_net(likelihood, (y_dim, z_dim), x_dim, scale=scale, **mlp)
-        model = cls(p_x=p_x, p_y=CategoricalNet((z_dim,), y_dim, **mlp), z_dim=z_dim)
-        model.y_dim = y_dim
-        return model
+        return cls(p_x=p_x, p_y=CategoricalNet((z_dim,), y_dim, **mlp), z_dim=z_dim, y_dim=y_dim)

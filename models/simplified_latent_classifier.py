@@ -26,16 +26,15 @@ class SimplifiedLatentClassifier(nn.Module):
         p_x: conditional p(x | z), called as `p_x(z)`.
         p_y: conditional p(y | z), called as `p_y(z)`: the classifier.
         z_dim: L, the width of z.
+        y_dim: K, to compare labels with; None where nobody knows.
     """
 
-    y_dim: int | None = None  # K, where `build` knows it
-
-    def __init__(self, *, p_x: nn.Module, p_y: nn.Module, z_dim: int) -> None:
+    def __init__(self, *, p_x: nn.Module, p_y: nn.Module, z_dim: int, y_dim: int | None = None) -> None:
         super().__init__()
         self.p_x = p_x
         self.p_y = p_y
         self.p_z = StandardNormal(z_dim)
-        self.z_dim = z_dim
+        self.z_dim, self.y_dim = z_dim, y_dim
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         """Samples z, and y where it is not given; observes x."""
@@ -73,6 +72,4 @@ class SimplifiedLatentClassifier(nn.Module):
             raise ValueError(f"zy_dim must be from 1 to z_dim - 1 = {z_dim - 1}, or None, got {zy_dim}")
         p_x = likelihood_net(likelihood, (z_dim,), x_dim, scale=scale, **mlp)
         p_y = CategoricalNet((zy_dim or z_dim,), y_dim, **mlp)
-        model = cls(p_x=p_x, p_y=p_y if zy_dim is None else OfFirst(p_y, zy_dim), z_dim=z_dim)
-        model.y_dim = y_dim
-        return model
+        return cls(p_x=p_x, p_y=p_y if zy_dim is None else OfFirst(p_y, zy_dim), z_dim=z_dim, y_dim=y_dim)

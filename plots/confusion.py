@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from pyro.distributions import OneHotCategorical
 from torch import Tensor
 
-from ..inference.evaluation import evaluating
+from ..inference.clusters import probabilities
 from .common import UNLABELLED, check_rows, class_labels, names_of_classes, new_figure, to_numpy
 
 MOST_CLASSES_WITH_NUMBERS = 20
@@ -45,15 +45,14 @@ def confusion_matrix(
     labels = class_labels(y, len(x))
     if (labels == UNLABELLED).all():
         raise ValueError("y is -1 in every row; a confusion matrix needs labelled rows")
-    with evaluating(classifier):
-        probabilities = to_numpy(classifier(x).probs)  # (N, K)
-    if probabilities.shape[:-1] != labels.shape:
-        raise ValueError(f"the classifier gave a batch of {probabilities.shape[:-1]} for the {len(x)} rows of x")
-    predictions = probabilities.argmax(1)
+    q = to_numpy(probabilities(classifier, x))  # (N, K)
+    if q.shape[:-1] != labels.shape:
+        raise ValueError(f"the classifier gave a batch of {q.shape[:-1]} for the {len(x)} rows of x")
+    predictions = q.argmax(1)
     if clusters:
         named = num_classes or (len(class_names) if class_names else labels.max() + 1)
-        return _draw_clusters(labels, predictions, names_of_classes(class_names, named), probabilities.shape[1])
-    names = names_of_classes(class_names, num_classes or probabilities.shape[1])
+        return _draw_clusters(labels, predictions, names_of_classes(class_names, named), q.shape[1])
+    names = names_of_classes(class_names, num_classes or q.shape[1])
     counts = _count(labels, predictions, len(names))  # (K, K)
     right = np.trace(counts)
     title = f"{right} of {counts.sum()} right ({right / counts.sum():.1%})"

@@ -374,15 +374,16 @@ def paper_sums(terms: dict[str, Tensor]) -> dict[str, Tensor]:
     L, U, log_q = (sums.get(k, torch.tensor(0.0)) for k in ("labelled", "unlabelled", "classification"))
     maaloe = U + L + 0.1 * n / N_L * log_q  # α = β (N_l + N_u) / N_l
     willetts = U + N_U * (L / N_L + 1.1 * log_q / N_L)  # means, and α = 1.1
-    jurasinski = U + 0.5 * N_U * L / N_L  # U + λ L, means
+    means = N_U * L / N_L  # beside U, a sum: the thesis has U + λ L, means
     return {
         "m1": U,
         **dict.fromkeys(["m2", "m1-m2"], U + L + 0.1 * n * log_q / N_L),  # eq. (9), α = 0.1 N on the mean
         **dict.fromkeys(["adgm-workshop", "adgm-deterministic", "adgm", "sdgm"], maaloe),
         **dict.fromkeys(["gm-dgm", "agm-dgm"], willetts),
         "cagem": U + 0.1 * n / N_L * (sums.get("classification_q", 0) + sums.get("classification_p", 0)),
-        **dict.fromkeys(["latent-classifier", "latent-classifier-tight", "simplified", "appendix-c"], jurasinski),
-        "m2-adversarial": U + L + 0.1 * n * log_q / N_L,  # the adversary's part has a gradient only
+        **dict.fromkeys(["latent-classifier", "latent-classifier-tight"], U + 0.5 * means),
+        **dict.fromkeys(["simplified", "appendix-c"], U + 0.001 * means),
+        "m2-adversarial": U + means + N_U * log_q / N_L,  # α = 1; the adversary's part has a gradient only
         "untapped": U
         + N_U
         * (

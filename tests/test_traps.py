@@ -47,10 +47,10 @@ def small(name: str, std: float = 0.2, **settings: Any) -> Objective:
     """A paper's objective with small networks and weights that are not zero.
 
     They are not large either: where one Gaussian is scored under another, two layers up, quadratic forms divide by
-    e^(2 log σ), and weights of 0.5 have given losses of 1e9.
+    e^(2 log σ), and weights of 0.5 have given losses of 1e9. Softplus, since six rectified units may all be dead.
     """
     widths = {"a_dim": L} if "a_dim" in SETTINGS.get(name, ()) else {}
-    objective = PAPERS[name].build(D, K, **{"z_dim": L, "hidden": (6,), **widths, **settings})
+    objective = PAPERS[name].build(D, K, **{"z_dim": L, "hidden": (6,), "activation": "softplus", **widths, **settings})
     for parameter in objective.parameters():
         nn.init.normal_(parameter, std=std)
     return objective
@@ -67,10 +67,6 @@ def batch(name: str, N_l: int = 4, N_u: int = 7) -> Rows:
     if not PAPERS[name].classifies:
         return None, None, x[N_l:]
     return x[:N_l], torch.eye(K)[torch.arange(N_l) % K], x[N_l:]
-
-
-def has_batch_norm(objective: Objective) -> bool:
-    return any(isinstance(module, BatchNorm) for module in objective.modules())
 
 
 def optimiser_step(objective: Objective, rows: Rows) -> None:
