@@ -37,14 +37,13 @@ def parser() -> Parser:
     add("--test-samples", type=count, default=10, help="draws of z1 and z2 over which p(y|x) is averaged for the test")
     add_weight_flags(flags, WEIGHTS, "beta", "the weight as in the paper, beta (N_l + N_u) / N_l for each labelled "
         "row; the paper does not give its beta")  # fmt: skip
-    flags.set_defaults(learning_rate=1e-3, include_labelled=True, kl_warmup=None)
+    flags.set_defaults(learning_rate=1e-3, include_labelled=True, kl_warmup=30)
     return flags
 
 
 def run(args: argparse.Namespace) -> None:
     """Trains, measures, draws."""
     task = make_task(args)
-    args.kl_warmup = args.epochs * 6 // 10 if args.kl_warmup is None else args.kl_warmup
     build = network_settings(args, task) | weight_settings(args, task, "cagem", WEIGHTS, "beta")
     build |= {name: getattr(args, name) for name in ("z1_dim", "z2_dim", "z2_hidden", "batch_norm")}
     learn_from_labels(
