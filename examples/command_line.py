@@ -168,6 +168,10 @@ def command(parser: Parser, run: Callable[[argparse.Namespace], None], arguments
         parser.exit(1, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{parser.prog}: stopped; --resume goes on from the last whole epoch\n")
+    except SystemExit as stopped:
+        if stopped.code is not None:
+            raise
+        parser.exit(143, f"{parser.prog}: stopped; --resume goes on from the last whole epoch\n")  # by SIGTERM, in fit
 
 
 def name_folder(args: argparse.Namespace, form: str, usual: str) -> None:

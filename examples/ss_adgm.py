@@ -3,7 +3,8 @@
 "Improving semi-supervised learning with auxiliary deep generative models" (Maaløe et al., 2015) and "Auxiliary deep
 generative models" (Maaløe et al., 2016), arXiv:1602.05473. Without flags: 8x8 digits, 100 labels, about a minute on two
 cores. `--form workshop` is the first paper's, `icml` the second's, `sdgm` its skip model, and `deterministic` the
-comparison of the first paper's Fig. 4: M2 whose classifier reads features of x that have no noise.
+comparison of the first paper's Fig. 4: M2 whose classifier reads features of x that have no noise. The papers' task is
+`--data mnist --labels 100`.
 """
 
 import argparse

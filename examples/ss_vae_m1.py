@@ -2,7 +2,7 @@
 
 "Semi-supervised learning with deep generative models" (Kingma et al., 2014), arXiv:1406.5298, eq. (1). Without flags:
 8x8 digits, 100 labels, about a minute on two cores. The classifier is scikit-learn's, and the baseline the same one on
-the rows themselves. `ss_vae_m1_m2.py` goes on from a run of this script.
+the rows themselves. `ss_vae_m1_m2.py` goes on from a run of this script. The paper's task is `--data mnist --labels 100`.
 """
 
 import argparse

@@ -167,12 +167,13 @@ def test_a_killed_run_resumes_to_the_same_numbers(finished, tmp_path):
         assert summary(tmp_path / "run")[name] == summary(finished[0])[name]
 
 
-def test_ctrl_c_ends_with_130_and_the_run_can_be_resumed(in_process, tmp_path):
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_says_so_and_can_be_resumed(in_process, tmp_path, sent, status):
     with started(*SMALL, "--epochs", 1000, "--quiet", out=tmp_path / "run") as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, message = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert message == "\nss_vae_m2.py: stopped; --resume goes on from the last whole epoch\n"
+    assert process.returncode == status
+    assert message.strip() == "ss_vae_m2.py: stopped; --resume goes on from the last whole epoch"
     done = len(numbers(tmp_path / "run"))
     assert in_process("--epochs", done + 1, "--out", "run", "--resume").returncode == 0
     assert len(numbers(tmp_path / "run")) == done + 1
