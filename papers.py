@@ -8,11 +8,22 @@ over the unlabelled rows is a mean, and what stands beside it becomes a weight o
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
 
-from .distributions import BoundedNormalNet, CategoricalNet, UniformBox, WithFeatures, likelihood_net
+from .distributions import (
+    FLOWS,
+    BoundedNormalNet,
+    CategoricalNet,
+    FlowNet,
+    LowRankNormalNet,
+    NormalNet,
+    UniformBox,
+    WithFeatures,
+    likelihood_net,
+)
 from .distributions.mlp import MLP
 from .guides import ADGMGuide, CaGeMGuide, LatentClassifierGuide, M2Guide, ReverseGuide, VAEGuide
 from .inference import ELBO, AdversarialELBO, ClusterAwareELBO, InvertedELBO, Objective, SemiSupervisedELBO
@@ -37,6 +48,7 @@ AUXILIARY = {"hidden": (500, 500), "activation": "relu", **SEMI_SUPERVISED_WEIGH
 MIXTURE = {"hidden": (500, 500), "activation": "relu", **SEMI_UNSUPERVISED_WEIGHTS}
 OBJECTIVE = ("labelled_weight", "classification_weight", "num_samples", "averaged_classifier")
 LIKELIHOOD = ("likelihood", "scale")
+POSTERIOR = ("flow", "flow_length", "flow_amortised", "rank")
 
 
 @dataclass(frozen=True)
@@ -66,9 +78,9 @@ class Paper:
 
 def build_m1(x_dim: int, y_dim: int | None = None, *, num_samples: int = 1, **networks: Any) -> ELBO:
     """M1: a VAE, whose `guide.encode` gives the features. `y_dim` is not read."""
-    model_only, shared = _split(networks, *LIKELIHOOD)
+    model_only, guide_only, shared = _parts(networks)
     model = VAE.build(x_dim, **shared, **model_only)
-    return ELBO(model, VAEGuide.build(x_dim, **shared), num_samples=num_samples)
+    return ELBO(model, VAEGuide.build(x_dim, **shared, **guide_only), num_samples=num_samples)
 
 
 def build_m2(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
@@ -143,10 +155,10 @@ def build_cagem(
     """CaGeM. `z_dim` sets the widths of z1 and z2, and `hidden` all hidden layers, where they are given."""
     given = {"z1_dim": z_dim, "z2_dim": z_dim, "hidden": hidden, "z2_hidden": hidden}
     networks = {name: value for name, value in given.items() if value is not None} | networks
-    model_only, shared = _split({"activation": "relu", "batch_norm": True, **networks}, *LIKELIHOOD)
+    model_only, guide_only, shared = _parts({"activation": "relu", "batch_norm": True, **networks})
     return ClusterAwareELBO(
         CaGeM.build(x_dim, y_dim, **shared, **model_only),
-        CaGeMGuide.build(x_dim, y_dim, **shared),
+        CaGeMGuide.build(x_dim, y_dim, **shared, **guide_only),
         classification_weight=classification_weight,
         num_samples=num_samples,
     )
@@ -156,9 +168,9 @@ def build_latent_classifier(
     x_dim: int, y_dim: int, *, tight: bool = False, labelled_weight: float = 0.5, num_samples: int = 1, **networks: Any
 ) -> SemiSupervisedELBO:
     """The thesis' model with its own bound U; `labelled_weight` is its λ. A normal p(x | ·) has a fixed σ, `scale`."""
-    model_only, shared = _split(_thesis_likelihood(networks), *LIKELIHOOD)
+    model_only, guide_only, shared = _parts(_thesis_likelihood(networks))
     model = LatentClassifier.build(x_dim, y_dim, **shared, **model_only)
-    guide = LatentClassifierGuide.build(x_dim, model.p_y, tight=tight, **shared)
+    guide = LatentClassifierGuide.build(x_dim, model.p_y, tight=tight, **shared, **guide_only)
     return SemiSupervisedELBO(model, guide, labelled_weight=labelled_weight, num_samples=num_samples)
 
 
@@ -177,9 +189,9 @@ def build_simplified(
     **networks: Any,
 ) -> SemiSupervisedELBO:
     """The thesis' simplified model; y, on which x does not depend, is summed to one wherever it is unknown."""
-    model_only, shared = _split(_thesis_likelihood(networks), *LIKELIHOOD)
+    model_only, guide_only, shared = _parts(_thesis_likelihood(networks))
     model = SimplifiedLatentClassifier.build(x_dim, y_dim, zy_dim=zy_dim, **shared, **model_only)
-    guide = LatentClassifierGuide.build(x_dim, model.p_y, zy_dim=zy_dim, tight=True, **shared)
+    guide = LatentClassifierGuide.build(x_dim, model.p_y, zy_dim=zy_dim, tight=True, **shared, **guide_only)
     return SemiSupervisedELBO(model, guide, labelled_weight=labelled_weight, num_samples=num_samples)
 
 
@@ -213,20 +225,27 @@ def build_untapped(
     """Untapped: M2 with z in a box, and the reverse process of the same networks. `hidden` sets all hidden layers.
 
     Raises:
-        ValueError: a likelihood other than "bernoulli": the reverse process has a binary x.
+        ValueError: a likelihood other than "bernoulli", as the reverse process has a binary x, or a flow without an
+            inverse, as it has an observed z.
     """
     if likelihood != "bernoulli":
         raise ValueError(
             f"untapped needs likelihood='bernoulli', got {likelihood!r}: its reverse process has a binary x"
         )
     box = (z_dim, -half_width, half_width)
+    chosen, objective = _split(objective, *POSTERIOR)
+    flow = chosen.get("flow")
+    if flow in FLOWS and not FLOWS[flow].invertible:
+        others = ", ".join(name for name, family in FLOWS.items() if family.invertible)
+        raise ValueError(f"untapped scores values of z that the flow did not draw, and {flow!r} cannot; choose one of "
+                         f"{others}")  # fmt: skip
 
     def layers(*widths: int) -> dict[str, Any]:
         return {"hidden": widths if hidden is None else hidden, "activation": activation}
 
     p_x = likelihood_net(likelihood, (y_dim, z_dim), x_dim, **layers(250, 500))
     q_y = CategoricalNet((x_dim,), y_dim, **layers(50, 50))
-    q_z = BoundedNormalNet((x_dim, y_dim), *box, **layers(10, 10))
+    q_z = BoundedNormalNet((x_dim, y_dim), *box, unbounded=posterior(**chosen), **layers(10, 10))
     return InvertedELBO(
         M2(p_x=p_x, y_dim=y_dim, z_dim=z_dim, y_prior=y_prior, p_z=UniformBox(*box)),
         M2Guide(q_y=q_y, q_z=q_z),
@@ -239,9 +258,34 @@ def build_untapped(
 def _semi_supervised(model: Any, guide: Any, x_dim: int, y_dim: int, settings: dict[str, Any]) -> SemiSupervisedELBO:
     """Model and guide with the same networks under a semi-supervised bound."""
     objective, networks = _split(settings, *OBJECTIVE)
-    model_only, shared = _split(networks, *LIKELIHOOD, "y_prior", "a_reads_x")
+    model_only, guide_only, shared = _parts(networks, "y_prior", "a_reads_x")
     p: nn.Module = model.build(x_dim, y_dim, **shared, **model_only)
-    return SemiSupervisedELBO(p, guide.build(x_dim, y_dim, **shared), **objective)
+    return SemiSupervisedELBO(p, guide.build(x_dim, y_dim, **shared, **guide_only), **objective)
+
+
+def _parts(networks: dict[str, Any], *model_only: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Keywords of the model's `build` alone, of the guide's alone, and of both."""
+    chosen, networks = _split(networks, *POSTERIOR)
+    model, both = _split(networks, *LIKELIHOOD, *model_only)
+    return model, {"posterior": posterior(**chosen)}, both
+
+
+def posterior(
+    flow: str | Callable[[int], nn.Module] | None = None,
+    flow_length: int = 2,
+    flow_amortised: bool = False,
+    rank: int | None = None,
+) -> Callable[..., nn.Module]:
+    """What makes the q of continuous latents: `NormalNet`, `LowRankNormalNet` of a rank, or `FlowNet` with a flow.
+
+    Raises:
+        ValueError: a flow and a rank.
+    """
+    if flow is not None and rank is not None:
+        raise ValueError(f"a posterior has a flow or a rank, got flow={flow!r} and rank={rank}; leave one out")
+    if flow is not None:
+        return partial(FlowNet, flow=flow, length=flow_length, amortised=flow_amortised)
+    return NormalNet if rank is None else partial(LowRankNormalNet, rank=rank)
 
 
 # The papers' weights, as weights of means

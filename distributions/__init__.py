@@ -6,6 +6,7 @@ from .conditionals import (
     BoundedNormalNet,
     CategoricalNet,
     GreyBernoulli,
+    LowRankNormalNet,
     NormalNet,
     StandardNormal,
     UniformBox,
@@ -15,18 +16,23 @@ from .conditionals import (
     likelihood_net,
     most_probable,
 )
+from .flows import FLOWS, Flow, FlowNet
 from .mlp import ACTIVATIONS, MLP
 from .parts import BlockNormalNet, OfFirst, WithFeatures
 
 __all__ = [
     "ACTIVATIONS",
+    "FLOWS",
     "LIKELIHOODS",
     "MLP",
     "BernoulliNet",
     "BlockNormalNet",
     "BoundedNormalNet",
     "CategoricalNet",
+    "Flow",
+    "FlowNet",
     "GreyBernoulli",
+    "LowRankNormalNet",
     "NormalNet",
     "OfFirst",
     "StandardNormal",

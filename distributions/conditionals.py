@@ -78,23 +78,65 @@ class NormalNet(nn.Module):
         return dist.Normal(loc, log_scale.exp() + MIN_SCALE).to_event(1)
 
 
+class LowRankNormalNet(nn.Module):
+    """q(z | c) = N(z; μ(c), W(c) W(c)ᵀ + diag σ²(c)), W with `rank` columns: a Gaussian whose units are correlated.
+
+    The weights of W start small: at W = 0 a bound has no gradient in W.
+    """
+
+    def __init__(self, in_dims: Sequence[int | None], dim: int, *, rank: int = 2, **mlp: Any) -> None:
+        super().__init__()
+        if rank < 1:
+            raise ValueError(f"rank must be a positive number of columns, got {rank}")
+        self.dim, self.rank = dim, rank
+        self.mlp = MLP(in_dims, (2 + rank) * dim, **mlp)
+        nn.init.zeros_(self.mlp.last.weight.data[dim : 2 * dim])
+        self.mlp.last.weight.data[2 * dim :] *= 0.1
+
+    def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
+        """The distribution given the conditions."""
+        loc, log_scale, factor = self.mlp(*conditions).split([self.dim, self.dim, self.rank * self.dim], dim=-1)
+        variance = (log_scale.exp() + MIN_SCALE) ** 2
+        return dist.LowRankMultivariateNormal(loc, factor.unflatten(-1, (self.dim, self.rank)), variance)
+
+
 class BoundedNormalNet(nn.Module):
     """z = low + (high − low)·sigmoid(z̃) with z̃ ~ N(μ(c), diag σ²(c)): a Gaussian carried into a box.
 
     The logistic flow of "Inverting VAEs for Improved Generative Accuracy" (Gemp et al., 2017), eqs. (14)-(16).
+
+    Args:
+        in_dims: widths of the conditions c.
+        dim: width of z.
+        low: lower end of the box, for each unit.
+        high: upper end.
+        unbounded: what draws z̃ in the Gaussian's place, called as `NormalNet` is, such as `FlowNet`.
+        mlp: keywords of `MLP`.
     """
 
-    def __init__(self, in_dims: Sequence[int | None], dim: int, low: float, high: float, **mlp: Any) -> None:
+    def __init__(
+        self,
+        in_dims: Sequence[int | None],
+        dim: int,
+        low: float,
+        high: float,
+        *,
+        unbounded: Callable[..., nn.Module] = NormalNet,
+        **mlp: Any,
+    ) -> None:
         super().__init__()
         _check_range(low, high)
-        self.normal = NormalNet(in_dims, dim, **mlp)
+        self.normal = unbounded(in_dims, dim, **mlp)
         self.low, self.high = low, high
 
     def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
         """The distribution given the conditions."""
         squash = transforms.SigmoidTransform(cache_size=1)  # a draw is scored by what it was made from
         place = transforms.AffineTransform(self.low, self.high - self.low, cache_size=1)
-        return dist.TransformedDistribution(self.normal(*conditions).base_dist, [squash, place]).to_event(1)
+        z = self.normal(*conditions)
+        if isinstance(z, dist.Independent):  # its units stay so
+            return dist.TransformedDistribution(z.base_dist, [squash, place]).to_event(1)
+        return dist.TransformedDistribution(z, [squash, place])
 
 
 class CategoricalNet(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .conditionals import NormalNet, central_value
+from .drawn import ScoredAsDrawn
 
 
 class OfFirst(nn.Module):
@@ -41,7 +42,7 @@ class WithFeatures(nn.Module):
         return self.net(self.features(x), x)
 
 
-class Blocks(dist.TorchDistribution):
+class Blocks(ScoredAsDrawn, dist.TorchDistribution):
     """q(z) = q(u) q(v | u) for z = [u, v]: a distribution and, given its value, another.
 
     Args:
@@ -52,7 +53,6 @@ class Blocks(dist.TorchDistribution):
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support = dist.constraints.real_vector
-    has_rsample = True
 
     def __init__(
         self, first: dist.TorchDistribution, second: Callable[[Tensor], dist.TorchDistribution], second_dim: int
@@ -66,12 +66,14 @@ class Blocks(dist.TorchDistribution):
         """The same distribution with batch shape `batch_shape`."""
         return Blocks(self.first.expand(batch_shape), self.second, self.second_dim)
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 # as torch has it
-        """u, then v given u: (..., U + V)."""
+    def draw(self, sample_shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """u, then v given u: (..., U + V), and log q(u) + log q(v | u)."""
         u = self.first.rsample(sample_shape)
-        return torch.cat([u, self.second(u).expand(u.shape[:-1]).rsample()], -1)
+        given_u = self.second(u).expand(u.shape[:-1])
+        v = given_u.rsample()
+        return torch.cat([u, v], -1), self.first.log_prob(u) + given_u.log_prob(v)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def score(self, value: Tensor) -> Tensor:
         """log q(u) + log q(v | u), in nats."""
         u, v = value.split([self.first.event_shape[0], self.second_dim], -1)
         return self.first.log_prob(u) + self.second(u).log_prob(v)
@@ -89,14 +91,22 @@ class BlockNormalNet(nn.Module):
     Args:
         in_dims: widths of the conditions c.
         dims: widths of u and of v.
+        block: what stands in a Gaussian's place, called as `NormalNet` is, such as `LowRankNormalNet` or `FlowNet`.
         mlp: keywords of `MLP`.
     """
 
-    def __init__(self, in_dims: Sequence[int | None], dims: tuple[int, int], **mlp: Any) -> None:
+    def __init__(
+        self,
+        in_dims: Sequence[int | None],
+        dims: tuple[int, int],
+        *,
+        block: Callable[..., nn.Module] = NormalNet,
+        **mlp: Any,
+    ) -> None:
         super().__init__()
         self.dims = dims
-        self.first = NormalNet(in_dims, dims[0], **mlp)
-        self.second = NormalNet((dims[0], *in_dims), dims[1], **mlp)
+        self.first = block(in_dims, dims[0], **mlp)
+        self.second = block((dims[0], *in_dims), dims[1], **mlp)
 
     def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
         """The distribution given the conditions."""

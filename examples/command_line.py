@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from semipyro.distributions import ACTIVATIONS, LIKELIHOODS
+from semipyro.distributions import ACTIVATIONS, FLOWS, LIKELIHOODS
 from semipyro.files import write_whole
 from semipyro.inference.checkpoint import differences, read_checkpoint
 from semipyro.inference.fit import DEVICES, PRECISIONS
@@ -136,6 +136,29 @@ def add_network_flags(
         + ("learned" if scale is None else f"{scale:g}"))  # fmt: skip
     parser.set_defaults(usual_scale=scale)
     add("--num-samples", type=count, default=1, help="draws of the continuous latents that each bound averages over")
+    add_posterior_flags(parser)
+
+
+def add_posterior_flags(parser: Parser) -> None:
+    """Keywords of `papers.posterior`: which guide stands in the diagonal Gaussian's place."""
+    add = parser.add_argument_group("posterior of the continuous latents", "a diagonal Gaussian, unless").add_argument
+    add("--flow", choices=list(FLOWS), help="carry the Gaussian through this normalizing flow")
+    add("--flow-length", type=count, help="how many transforms the flow has; without it 2")
+    add("--flow-amortised", action="store_true", default=None, help="make the flow's parameters a network of x and y, "
+        "instead of the same for all rows")  # fmt: skip
+    add("--rank", type=count, help="a Gaussian with a covariance of this rank plus a diagonal")
+
+
+def posterior_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Those keywords that were given; a ValueError for some that contradict each other."""
+    given = {name: getattr(args, name) for name in ("flow", "flow_length", "flow_amortised", "rank")}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in ("flow_length", "flow_amortised"):
+        if name in given and args.flow is None:
+            raise ValueError(f"--{name.replace('_', '-')} belongs to --flow; name a flow, or leave it out")
+    if {"flow", "rank"} <= set(given):
+        raise ValueError("--flow and --rank are two posteriors; leave one out")
+    return given
 
 
 def add_weight_flags(parser: Parser, defaults: dict[str, float], keyword: str, meaning: str) -> None:

@@ -5,7 +5,7 @@ import copy
 import math
 import platform
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,13 +14,13 @@ from typing import Any
 
 import semipyro
 import torch
-from command_line import given_weights, prepare_folder, write_json
+from command_line import given_weights, posterior_settings, prepare_folder, write_json
 from matplotlib.figure import Figure
 from pyro.distributions import OneHotCategorical
 from semipyro import plots
 from semipyro.data import Batches, Dataset, batches, binarize, load, mask_labels
 from semipyro.distributions import CategoricalNet
-from semipyro.inference import Objective, accuracy, check_fit_settings, classes_used, evaluate, fit
+from semipyro.inference import Objective, accuracy, check_fit_settings, classes_used, evaluate, fit, unit_kl
 from semipyro.inference.evaluation import evaluating
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
@@ -158,7 +158,7 @@ def network_settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     """Keywords of a paper's `build`, from the flags and the data."""
     names = ("z_dim", "hidden", "activation", "num_samples", "likelihood", "scale")
     given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
-    return {"x_dim": task.x_dim, "y_dim": task.y_dim, **given}
+    return {"x_dim": task.x_dim, "y_dim": task.y_dim, **given, **posterior_settings(args)}
 
 
 def weight_settings(
@@ -395,6 +395,16 @@ def tell_bound(args: argparse.Namespace, summary: dict[str, Any]) -> None:
     """The bound, and the time."""
     of = f" (of {summary['bound_of']})" if "bound_of" in summary else ""
     say(args, f"Test bound {summary['bound']:.2f} nats{of}; trained in {summary['seconds']:.0f} s.")
+
+
+def unit_figure(
+    args: argparse.Namespace, objective: Objective, task: Task, sites: Sequence[str] = ("z",)
+) -> dict[str, Figure]:
+    """KL per unit of the latents; without a diagonal posterior there is none, as its units depend on each other."""
+    if posterior_settings(args):
+        return {}
+    x = test_rows(task, 1000)
+    return {"unit_kl": plots.unit_kl({site: unit_kl(objective.model, objective.guide, x, site=site) for site in sites})}
 
 
 def standard_figures(

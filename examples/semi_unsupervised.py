@@ -22,6 +22,7 @@ from command_line import (
     make_parser,
     name_folder,
     natural,
+    posterior_settings,
 )
 from common import (
     Classifier,
@@ -172,9 +173,9 @@ def figures(
     drawn["confusion_matrix"] = plots.confusion_matrix(
         classifier_of(args, objective), test.x, test.y, num_classes=task.num_classes, clusters=True
     )
-    x, y = test_rows(task, 2000), test.y[:2000]
-    kls = unit_kl_by_cluster(model, guide, guide.classify, x, labels=y)
-    drawn["cluster_kl"] = plots.cluster_kl(kls)
+    if not posterior_settings(args):  # with another posterior, units depend on each other
+        x, y = test_rows(task, 2000), test.y[:2000]
+        drawn["cluster_kl"] = plots.cluster_kl(unit_kl_by_cluster(model, guide, guide.classify, x, labels=y))
     if args.model in ("gm-dgm", "agm-dgm"):
         drawn["component_kl"] = plots.component_kl(component_kl(model.p_z, task.y_dim))
     return drawn

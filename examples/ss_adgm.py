@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from command_line import Parser, add_network_flags, add_weight_flags, command, count, make_parser, name_folder
-from common import Task, learn_from_labels, make_task, network_settings, test_rows, weight_settings
+from common import Task, learn_from_labels, make_task, network_settings, unit_figure, weight_settings
 from matplotlib.figure import Figure
-from semipyro import plots
-from semipyro.inference import Objective, unit_kl
+from semipyro.inference import Objective
 from semipyro.papers import SEMI_SUPERVISED_WEIGHTS as WEIGHTS
 
 FORMS = {
@@ -56,16 +55,13 @@ def run(args: argparse.Namespace) -> None:
         args, paper, title, task, build,
         classifier=lambda adgm: partial(adgm.guide.classify, num_samples=args.test_samples),
         baseline=(lambda m2: m2.guide.q_y) if args.form == "deterministic" else None,
-        figures=lambda adgm: figures(adgm, task),
+        figures=lambda adgm: figures(args, adgm, task),
     )  # fmt: skip
 
 
-def figures(objective: Objective, task: Task) -> dict[str, Figure]:
+def figures(args: argparse.Namespace, objective: Objective, task: Task) -> dict[str, Figure]:
     """KL per unit of z, and of a where it is a latent variable: Fig. 3 of the workshop paper."""
-    x = test_rows(task, 1000)
-    sites = ("a", "z") if hasattr(objective.guide, "q_a") else ("z",)
-    kls = {site: unit_kl(objective.model, objective.guide, x, site=site) for site in sites}
-    return {"unit_kl": plots.unit_kl(kls)}
+    return unit_figure(args, objective, task, ("a", "z") if hasattr(objective.guide, "q_a") else ("z",))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

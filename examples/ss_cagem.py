@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from command_line import Parser, add_network_flags, add_weight_flags, command, count, make_parser
-from common import Task, learn_from_labels, make_task, network_settings, test_rows, weight_settings
+from common import Task, learn_from_labels, make_task, network_settings, test_rows, unit_figure, weight_settings
 from matplotlib.figure import Figure
 from semipyro import plots
-from semipyro.inference import Objective, cascade, unit_kl
+from semipyro.inference import Objective, cascade
 
 WEIGHTS = {"classification_weight": 10.0}
 
@@ -49,18 +49,18 @@ def run(args: argparse.Namespace) -> None:
     learn_from_labels(
         args, "cagem", "CaGeM", task, build,
         classifier=lambda cagem: cascade(cagem.model, cagem.guide, args.test_samples),
-        figures=lambda cagem: figures(cagem, task),
+        figures=lambda cagem: figures(args, cagem, task),
         drawn=("class_samples",),
         others={"q": lambda cagem: partial(cagem.guide.classify, num_samples=args.test_samples)},
     )  # fmt: skip
 
 
-def figures(objective: Objective, task: Task) -> dict[str, Figure]:
+def figures(args: argparse.Namespace, objective: Objective, task: Task) -> dict[str, Figure]:
     """KL per unit, PCA of z1 (that of z2 is drawn anyway), reconstructions, and, for a z2 of two dimensions, meshes."""
     model, guide = objective.model, objective.guide
     x, y = test_rows(task, 1000), task.dataset.test.y[:1000]
     drawn = {
-        "unit_kl": plots.unit_kl({site: unit_kl(model, guide, x, site=site) for site in ("z1", "z2")}),
+        **unit_figure(args, objective, task, ("z1", "z2")),
         "reconstructions": plots.reconstructions(model, guide, x[:30], task.shape),
     }
     if len(x) >= 3:  # fewer are not projected

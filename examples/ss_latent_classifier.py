@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from command_line import Parser, add_network_flags, command, count, make_parser, name_folder, weight
-from common import Task, learn_from_labels, make_task, network_settings, test_rows
+from common import Task, learn_from_labels, make_task, network_settings, test_rows, unit_figure
 from matplotlib.figure import Figure
 from semipyro import plots
-from semipyro.inference import Objective, unit_kl
+from semipyro.inference import Objective
 from semipyro.papers import THESIS_SCALE
 
 FORMS = {
@@ -54,17 +54,17 @@ def run(args: argparse.Namespace) -> None:
     learn_from_labels(
         args, paper, title, task, build,
         classifier=lambda ours: partial(ours.guide.classify, num_samples=args.test_samples),
-        figures=lambda ours: figures(ours, task),
+        figures=lambda ours: figures(args, ours, task),
         drawn=("analogies",) if args.form in ("ours", "tight") else (),
     )  # fmt: skip
 
 
-def figures(objective: Objective, task: Task) -> dict[str, Figure]:
+def figures(args: argparse.Namespace, objective: Objective, task: Task) -> dict[str, Figure]:
     """KL per unit of z, and reconstructions."""
     x = test_rows(task, 1000)
     model, guide = objective.model, objective.guide
     return {
-        "unit_kl": plots.unit_kl({"z": unit_kl(model, guide, x)}),
+        **unit_figure(args, objective, task),
         "reconstructions": plots.reconstructions(model, guide, x[:30], task.shape),
     }
 

@@ -2,7 +2,8 @@
 
 "Semi-supervised learning with deep generative models" (Kingma et al., 2014), arXiv:1406.5298, eq. (1). Without flags:
 8x8 digits, 100 labels, about a minute on two cores. The classifier is scikit-learn's, and the baseline the same one on
-the rows themselves. `ss_vae_m1_m2.py` goes on from a run of this script. The paper's task is `--data mnist --labels 100`.
+the rows themselves. `ss_vae_m1_m2.py` goes on from a run of this script. The paper's task is
+`--data mnist --labels 100`.
 """
 
 import argparse
@@ -25,9 +26,10 @@ from common import (
     tell_bound,
     test_rows,
     train,
+    unit_figure,
 )
 from semipyro import plots
-from semipyro.inference import Objective, active_units, unit_kl
+from semipyro.inference import Objective, active_units
 from torch import Tensor
 
 CLASSIFIERS = ("svm", "logistic", "knn", "label-spreading")
@@ -105,7 +107,7 @@ def draw(args: argparse.Namespace, objective: Objective, task: Task, history: li
     model, guide = objective.model, objective.guide
     figures = {
         **standard_figures(objective, task, history, args.seed, drawn=()),
-        "unit_kl": plots.unit_kl({"z": unit_kl(model, guide, x)}),
+        **unit_figure(args, objective, task),
         "reconstructions": plots.reconstructions(model, guide, x[:30], task.shape),
     }
     save_figures(args.out, figures)

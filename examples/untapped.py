@@ -12,7 +12,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from command_line import Parser, command, count, make_parser, natural, positive, weight
+from command_line import (
+    Parser,
+    add_posterior_flags,
+    command,
+    count,
+    make_parser,
+    natural,
+    positive,
+    posterior_settings,
+    weight,
+)
 from common import (
     Task,
     fit_settings,
@@ -66,6 +76,7 @@ def parser() -> Parser:
     add("--temperature", type=positive, help="relax y by Gumbel-softmax at this temperature, as the paper does with 1; "
         "without it, y is summed out exactly")  # fmt: skip
     add("--num-samples", type=count, default=1, help="draws of z that each bound averages over")
+    add_posterior_flags(flags)
     flags.set_defaults(
         learning_rate=0.01,
         gradient_clip=5.0,
@@ -110,7 +121,8 @@ def settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:
         "z_dim", "half_width", "reverse_weight", "discriminative_y_weight", "discriminative_x_weight", "gradient",
         "temperature", "num_samples",
     )  # fmt: skip
-    return {"x_dim": task.x_dim, "y_dim": task.y_dim, **{name: getattr(args, name) for name in names}}
+    given = {name: getattr(args, name) for name in names} | posterior_settings(args)
+    return {"x_dim": task.x_dim, "y_dim": task.y_dim, **given}
 
 
 def train_m2(args: argparse.Namespace, build: dict[str, Any], task: Task) -> Objective:

@@ -8,6 +8,7 @@ Shapes: x (N, D); y one-hot (N, K), or None where unlabelled; z (N, L); a (N, A)
 Differs from the papers: the factors may be any conditional distributions.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -58,7 +59,15 @@ class ADGMGuide(nn.Module):
 
     @classmethod
     def build(
-        cls, x_dim: int, y_dim: int, *, z_dim: int = 100, a_dim: int = 100, workshop: bool = False, **mlp: Any
+        cls,
+        x_dim: int,
+        y_dim: int,
+        *,
+        z_dim: int = 100,
+        a_dim: int = 100,
+        workshop: bool = False,
+        posterior: Callable[..., nn.Module] = NormalNet,
+        **mlp: Any,
     ) -> "ADGMGuide":
         """The papers' networks: two hidden layers each.
 
@@ -68,11 +77,12 @@ class ADGMGuide(nn.Module):
             z_dim: L, the width of z.
             a_dim: A, the width of a.
             workshop: q(z | y, x) does not read a, as in the workshop paper.
+            posterior: makes q(a | x) and q(z | ·), called as `NormalNet` is, such as `partial(FlowNet, flow="iaf")`.
             mlp: keywords of `MLP` (`hidden=(500, 500)`, …).
         """
         mlp = {"hidden": (500, 500), **mlp}
         return cls(
-            q_a=NormalNet((x_dim,), a_dim, **mlp),
+            q_a=posterior((x_dim,), a_dim, **mlp),
             q_y=CategoricalNet((a_dim, x_dim), y_dim, **mlp),
-            q_z=NormalNet((None if workshop else a_dim, y_dim, x_dim), z_dim, **mlp),
+            q_z=posterior((None if workshop else a_dim, y_dim, x_dim), z_dim, **mlp),
         )

@@ -6,7 +6,7 @@ Shapes: x (N, D); y one-hot (N, K), or None where unlabelled; z1 (N, L1); z2 (N,
 Differs from the paper: the factors may be any conditional distributions. The widths are read as in the model's file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
@@ -68,6 +68,7 @@ class CaGeMGuide(nn.Module):
         z2_dim: int = 32,
         hidden: Sequence[int] = (1024, 1024),
         z2_hidden: Sequence[int] = (512, 512),
+        posterior: Callable[..., nn.Module] = NormalNet,
         **mlp: Any,
     ) -> "CaGeMGuide":
         """The paper's networks: two hidden layers of 1024 units next to x, of 512 next to z2.
@@ -79,10 +80,11 @@ class CaGeMGuide(nn.Module):
             z2_dim: L2, the width of z2.
             hidden: widths of the hidden layers of q(z1 | x) and q(y | z1, x).
             z2_hidden: widths of those of q(z2 | x, y, z1).
+            posterior: makes q(z1 | x) and q(z2 | ·), called as `NormalNet` is, such as `partial(FlowNet, flow="iaf")`.
             mlp: keywords of `MLP` (`activation`, `batch_norm`).
         """
         return cls(
-            q_z1=NormalNet((x_dim,), z1_dim, hidden=hidden, **mlp),
+            q_z1=posterior((x_dim,), z1_dim, hidden=hidden, **mlp),
             q_y=CategoricalNet((z1_dim, x_dim), y_dim, hidden=hidden, **mlp),
-            q_z2=NormalNet((x_dim, y_dim, z1_dim), z2_dim, hidden=z2_hidden, **mlp),
+            q_z2=posterior((x_dim, y_dim, z1_dim), z2_dim, hidden=z2_hidden, **mlp),
         )

@@ -9,6 +9,7 @@ Shapes: x (N, D); y one-hot (N, K), or None where unlabelled; z (N, L).
 Differs from the thesis: the tight bound; q(z | x) may be any conditional distribution.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -64,6 +65,7 @@ class LatentClassifierGuide(nn.Module):
         z_dim: int = 50,
         zy_dim: int | None = None,
         tight: bool = False,
+        posterior: Callable[..., nn.Module] = NormalNet,
         **mlp: Any,
     ) -> "LatentClassifierGuide":
         """The thesis' network: one hidden layer between x and z.
@@ -74,8 +76,9 @@ class LatentClassifierGuide(nn.Module):
             z_dim: L, the width of z.
             zy_dim: width of z_y in q(z_y | x) q(z_u | z_y, x), z = [z_y, z_u] (Appendix C); None for one block.
             tight: leave y to the model.
+            posterior: makes q(z | x), or its two blocks, called as `NormalNet` is, such as `LowRankNormalNet`.
             mlp: keywords of `MLP` (`hidden=(500,)`, …).
         """
         if zy_dim is None:
-            return cls(q_z=NormalNet((x_dim,), z_dim, **mlp), p_y=p_y, tight=tight)
-        return cls(q_z=BlockNormalNet((x_dim,), (zy_dim, z_dim - zy_dim), **mlp), p_y=p_y, tight=tight)
+            return cls(q_z=posterior((x_dim,), z_dim, **mlp), p_y=p_y, tight=tight)
+        return cls(q_z=BlockNormalNet((x_dim,), (zy_dim, z_dim - zy_dim), block=posterior, **mlp), p_y=p_y, tight=tight)

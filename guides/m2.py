@@ -6,6 +6,7 @@ Shapes: x (N, D); y one-hot (N, K), or None where unlabelled; z (N, L).
 Differs from the paper: σ reads y as well; q(z | x, y) may be any conditional distribution.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -50,6 +51,16 @@ class M2Guide(nn.Module):
         return central_value(self.q_z(x, most_probable(self.classify(x))))
 
     @classmethod
-    def build(cls, x_dim: int, y_dim: int, *, z_dim: int = 50, **mlp: Any) -> "M2Guide":
-        """The paper's networks: one hidden layer each; `mlp` are keywords of `MLP` (`hidden=(500,)`, …)."""
-        return cls(q_y=CategoricalNet((x_dim,), y_dim, **mlp), q_z=NormalNet((x_dim, y_dim), z_dim, **mlp))
+    def build(
+        cls, x_dim: int, y_dim: int, *, z_dim: int = 50, posterior: Callable[..., nn.Module] = NormalNet, **mlp: Any
+    ) -> "M2Guide":
+        """The paper's networks: one hidden layer each.
+
+        Args:
+            x_dim: D, the width of x.
+            y_dim: K, the number of classes.
+            z_dim: L, the width of z.
+            posterior: makes q(z | x, y), called as `NormalNet` is, such as `partial(FlowNet, flow="planar")`.
+            mlp: keywords of `MLP` (`hidden=(500,)`, …).
+        """
+        return cls(q_y=CategoricalNet((x_dim,), y_dim, **mlp), q_z=posterior((x_dim, y_dim), z_dim, **mlp))

@@ -6,6 +6,7 @@ Shapes: x (N, D); z (N, L).
 Differs from the paper: q(z | x) may be any conditional distribution.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -41,6 +42,15 @@ class VAEGuide(nn.Module):
         return central_value(self.q_z(x))
 
     @classmethod
-    def build(cls, x_dim: int, *, z_dim: int = 50, **mlp: Any) -> "VAEGuide":
-        """The paper's network: one hidden layer between x and z; `mlp` are keywords of `MLP`."""
-        return cls(q_z=NormalNet((x_dim,), z_dim, **mlp))
+    def build(
+        cls, x_dim: int, *, z_dim: int = 50, posterior: Callable[..., nn.Module] = NormalNet, **mlp: Any
+    ) -> "VAEGuide":
+        """The paper's network: one hidden layer between x and z.
+
+        Args:
+            x_dim: D, the width of x.
+            z_dim: L, the width of z.
+            posterior: makes q(z | x), called as `NormalNet` is, such as `partial(FlowNet, flow="planar")`.
+            mlp: keywords of `MLP` (`hidden=(500,)`, …).
+        """
+        return cls(q_z=posterior((x_dim,), z_dim, **mlp))

@@ -11,6 +11,7 @@ from .clusters import (
     cross_entropy,
     match_dimensions,
 )
+from .comparison import Comparison, compare_guides
 from .elbo import ELBO
 from .evaluation import accuracy, evaluate, log_likelihood, sample
 from .fit import check_fit_settings, fit
@@ -23,6 +24,7 @@ __all__ = [
     "ELBO",
     "AdversarialELBO",
     "ClusterAwareELBO",
+    "Comparison",
     "InvertedELBO",
     "Objective",
     "SemiSupervisedELBO",
@@ -34,6 +36,7 @@ __all__ = [
     "classes_used",
     "cluster_accuracy",
     "cluster_map",
+    "compare_guides",
     "component_kl",
     "cross_entropy",
     "evaluate",

@@ -11,6 +11,7 @@ from .files import save
 from .grid import image_grid
 from .latent import latent_space
 from .mesh import latent_mesh
+from .posterior import posterior_2d
 from .reconstruction import reconstructions
 from .samples import analogies, class_samples
 from .units import cluster_kl, component_kl, unit_kl
@@ -25,6 +26,7 @@ __all__ = [
     "image_grid",
     "latent_mesh",
     "latent_space",
+    "posterior_2d",
     "reconstructions",
     "save",
     "training_curves",

@@ -1,0 +1,253 @@
+"""Normalizing flows: a diagonal Gaussian carried through Pyro's transforms, f = f_T ∘ … ∘ f_1.
+
+    z = f(u),  u ~ N(μ(c), diag σ²(c))          log q(z | c) = log N(u; ·) − Σ_t log |det ∂f_t|
+
+"Variational inference with normalizing flows" (Rezende, Mohamed, 2015), arXiv:1505.05770. A plain flow has one f for
+all conditions c; in an amortised one the parameters of f are functions of c.
+
+Shapes: c (..., ·), whose batch shapes broadcast; u and z (..., L).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro.distributions import TransformedDistribution, constraints, transforms
+from pyro.nn import AutoRegressiveNN, ConditionalAutoRegressiveNN
+from torch import Tensor, nn
+from torch.distributions import Transform
+
+from .conditionals import NormalNet
+from .drawn import ScoredAsDrawn
+from .mlp import MLP
+
+
+class Flow(ScoredAsDrawn, TransformedDistribution):
+    """The distribution of f(u). A draw is scored by what it was made from, as most transforms have no cheap inverse."""
+
+    def draw(self, sample_shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """f(u) for a draw of u, and its log-density."""
+        u = self.base_dist.rsample(sample_shape)
+        z, log_det = self.push(u)
+        return z, self.base_dist.log_prob(u) - log_det
+
+    def push(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """f(u), (..., L), and log |det ∂f / ∂u|, (...)."""
+        log_det = u.new_zeros(u.shape[:-1])
+        for transform in self.transforms:
+            z = transform(u)
+            log_det = log_det + _log_det(transform, u, z)
+            u = z
+        _forget(self.transforms)
+        return u, log_det
+
+    def score(self, value: Tensor) -> Tensor:
+        """log q of a value from elsewhere, through the inverse of f.
+
+        Raises:
+            ValueError: a transform has no inverse.
+        """
+        value = value.expand(*torch.broadcast_shapes(value.shape[:-1], self.batch_shape), -1)
+        log_det = value.new_zeros(value.shape[:-1])
+        for transform in reversed(self.transforms):
+            u = _inverse(transform, value)
+            log_det = log_det + _log_det(transform, u, value)
+            value = u
+        _forget(self.transforms)
+        return self.base_dist.log_prob(value) - log_det
+
+
+def _log_det(transform: Transform, u: Tensor, z: Tensor) -> Tensor:
+    log_det = transform.log_abs_det_jacobian(u, z)
+    return log_det.sum(-1) if transform.domain.event_dim == 0 else log_det  # an elementwise transform
+
+
+def _inverse(transform: Transform, value: Tensor) -> Tensor:
+    try:
+        return transform.inv(value)
+    except (KeyError, NotImplementedError) as error:  # Pyro raises either
+        raise ValueError(
+            f"the flow's {type(transform).__name__} has no inverse, so that only its own draws can be scored; choose a "
+            "flow that has one, such as 'iaf'"
+        ) from error
+
+
+def _forget(parts: Sequence[Transform]) -> None:
+    """Empties the transforms' caches, which go stale with the parameters and keep a network from being copied."""
+    for transform in parts:
+        for part in transform.modules() if isinstance(transform, nn.Module) else (transform,):
+            for name in vars(part):
+                if name.startswith("_cache") and name != "_cache_size":
+                    vars(part)[name] = (None, None) if name == "_cached_x_y" else None
+
+
+# Families of transforms: (L, C) → a transform in L dimensions, whose parameters are a network of C features, or its own
+# parameters where C is None.
+
+
+def _helper(
+    plain: Callable[..., nn.Module], conditional: Callable[..., nn.Module] | None = None, **settings: Any
+) -> Callable[[int, int | None], nn.Module]:
+    """Of Pyro's functions that make a transform and a conditional one."""
+
+    def build(dim: int, context_dim: int | None) -> nn.Module:
+        if context_dim is None or conditional is None:
+            return plain(dim, **settings)
+        return conditional(dim, context_dim, **settings)
+
+    return build
+
+
+def _network(dim: int, context_dim: int | None, hidden: Sequence[int], params: Sequence[int]) -> nn.Module:
+    """Parameters of each unit from the units before it; the order is that of the units, as `FlowNet` reverses it."""
+    order = torch.arange(dim)
+    settings: dict[str, Any] = {"hidden_dims": list(hidden), "param_dims": list(params), "permutation": order}
+    if context_dim is None:
+        return AutoRegressiveNN(dim, **settings)
+    return ConditionalAutoRegressiveNN(dim, context_dim, **settings)
+
+
+def _iaf(dim: int, context_dim: int | None) -> nn.Module:
+    network = _network(dim, context_dim, [10 * dim], [1, 1])
+    kind = transforms.AffineAutoregressive if context_dim is None else transforms.ConditionalAffineAutoregressive
+    return kind(network)
+
+
+def _naf(dim: int, context_dim: int | None, units: int = 16) -> nn.Module:
+    network = _network(dim, context_dim, [10 * dim], [units] * 3)
+    kind = transforms.NeuralAutoregressive if context_dim is None else transforms.ConditionalNeuralAutoregressive
+    return kind(network, hidden_units=units)
+
+
+def _spline(dim: int, context_dim: int | None, bins: int = 8) -> nn.Module:
+    network = _network(dim, context_dim, [10 * dim, 10 * dim], [bins, bins, bins - 1, bins])
+    kind = transforms.SplineAutoregressive if context_dim is None else transforms.ConditionalSplineAutoregressive
+    return kind(dim, network, count_bins=bins)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of transform.
+
+    Attributes:
+        build: (L, C) → a transform in L dimensions, with parameters of its own where C is None; else, where
+            `amortised`, a conditional one, whose parameters are a network of C features.
+        amortised: there is a conditional one.
+        invertible: a value that it did not draw can be scored.
+        ordered: a unit depends on those before it alone, so that the order is reversed between two transforms.
+        least_dim: the least L at which it does more than shift, rescale and reflect.
+    """
+
+    build: Callable[[int, int | None], nn.Module]
+    amortised: bool = True
+    invertible: bool = True
+    ordered: bool = False
+    least_dim: int = 1
+
+
+FLOWS: dict[str, Family] = {
+    "planar": Family(_helper(transforms.planar, transforms.conditional_planar), invertible=False),
+    "radial": Family(_helper(transforms.radial, transforms.conditional_radial), invertible=False),
+    "householder": Family(
+        _helper(transforms.householder, transforms.conditional_householder, count_transforms=1), least_dim=2
+    ),
+    "sylvester": Family(_helper(transforms.sylvester), amortised=False, invertible=False),
+    "iaf": Family(_iaf, ordered=True, least_dim=2),
+    "naf": Family(_naf, invertible=False, ordered=True, least_dim=2),
+    "coupling": Family(
+        _helper(transforms.affine_coupling, transforms.conditional_affine_coupling), ordered=True, least_dim=2
+    ),
+    "spline-coupling": Family(_helper(transforms.spline_coupling), amortised=False, ordered=True, least_dim=2),
+    "spline-autoregressive": Family(_spline, ordered=True, least_dim=2),
+    "block-autoregressive": Family(
+        _helper(transforms.block_autoregressive), amortised=False, invertible=False, ordered=True
+    ),
+}
+
+
+class FlowNet(nn.Module):
+    """q(z | c): the distribution of f(u), u ~ N(μ(c), diag σ²(c)).
+
+    Args:
+        in_dims: widths of the conditions c.
+        dim: L, the width of z.
+        flow: a name in `FLOWS`, or a callable L → `TransformModule`, such as Pyro's `transforms.planar`.
+        length: T, the number of transforms; in a family with an order it is reversed between two of them.
+        amortised: the parameters of f are functions of L features of c, from a network like that of μ and σ.
+        mlp: keywords of `MLP`, for the networks of c.
+
+    Raises:
+        ValueError: an unknown name, a flow that does nothing at this L or has no amortised form, a length below 1.
+    """
+
+    def __init__(
+        self,
+        in_dims: Sequence[int | None],
+        dim: int,
+        *,
+        flow: str | Callable[[int], nn.Module] = "iaf",
+        length: int = 2,
+        amortised: bool = False,
+        **mlp: Any,
+    ) -> None:
+        super().__init__()
+        family = _family(flow)
+        _check(family, flow, dim, length, amortised)
+        self.base = NormalNet(in_dims, dim, **mlp)
+        self.features = MLP(in_dims, dim, **mlp) if amortised else None
+        self.transforms = nn.ModuleList(family.build(dim, dim if amortised else None) for _ in range(length))
+        self.ordered = family.ordered
+
+    def forward(self, *conditions: Tensor | None) -> Flow:
+        """The distribution given the conditions."""
+        base = self.base(*conditions)
+        parts: list[Any] = list(self.transforms)
+        if self.features is not None:
+            features = self.features(*conditions)
+            features = features.expand(*base.batch_shape, -1)  # Pyro's networks expand features only to the left
+            parts = [part.condition(features) for part in parts]
+        if self.ordered:
+            parts = [step for part in parts for step in (Flip(), part)][1:]
+        return Flow(base, parts)
+
+
+class Flip(Transform):
+    """z = u in reversed order."""
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+    bijective = True
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x.flip(-1)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y.flip(-1)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Zero: the volume stays as it is."""
+        return x.new_zeros(x.shape[:-1])
+
+
+def _family(flow: str | Callable[[int], nn.Module]) -> Family:
+    if callable(flow):
+        return Family(_helper(flow), amortised=False)
+    if flow not in FLOWS:
+        raise ValueError(f"flow must be one of {', '.join(FLOWS)} or a callable L → TransformModule, got {flow!r}")
+    return FLOWS[flow]
+
+
+def _check(family: Family, flow: Any, dim: int, length: int, amortised: bool) -> None:
+    if length < 1:
+        raise ValueError(f"a flow has a length of at least 1, got {length}")
+    if dim < family.least_dim:
+        raise ValueError(
+            f"the flow {flow!r} needs {family.least_dim} dimensions or more and does nothing in {dim}; choose one of "
+            + ", ".join(name for name, other in FLOWS.items() if other.least_dim <= dim)
+        )
+    if amortised and not family.amortised:
+        raise ValueError(
+            f"the flow {flow!r} has no amortised form; choose one of "
+            + ", ".join(name for name, other in FLOWS.items() if other.amortised and other.least_dim <= dim)
+        )
