@@ -9,6 +9,7 @@ from .curves import training_curves
 from .extraction import digit_extraction
 from .files import save
 from .grid import image_grid
+from .interactive import explore, latent_sliders
 from .latent import latent_space
 from .mesh import latent_mesh
 from .posterior import posterior_2d
@@ -23,8 +24,10 @@ __all__ = [
     "component_kl",
     "confusion_matrix",
     "digit_extraction",
+    "explore",
     "image_grid",
     "latent_mesh",
+    "latent_sliders",
     "latent_space",
     "posterior_2d",
     "reconstructions",

@@ -1,0 +1,147 @@
+"""Figures that answer in a notebook, with ipywidgets: sliders over a latent space, and a bench for experiments."""
+
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from pyro import poutine
+from torch import Tensor, nn
+
+from ..inference.evaluation import evaluating, module_tensor, sample
+from .grid import image_grid
+
+MOST_SLIDERS = 12
+
+
+def latent_sliders(
+    model: nn.Module,
+    shape: tuple[int, ...],
+    *,
+    num_classes: int | None = None,
+    site: str = "z",
+    start: Tensor | None = None,
+    reach: float = 2.5,
+) -> Any:
+    """A slider for each unit of a latent, and buttons for the class: the mean of p(x | y, z) is drawn as they move.
+
+    Args:
+        model: p with the latent `site` and, where `num_classes` is given, y.
+        shape: of one row of x: (H, W) of an image, or (D,).
+        num_classes: K, for a model with classes.
+        site: the latent. Its first 12 units get a slider, the others stay where they start.
+        start: (L,) values to start at, such as `guide.encode(x)[0]`; zeros unless given.
+        reach: sliders go from minus this to this, or as far as `start` does.
+
+    Returns:
+        An `ipywidgets.VBox`, whose last child is the output.
+
+    Raises:
+        ImportError: ipywidgets is not installed.
+        ValueError: the model has no such latent, a start of another width, or a shape that is not that of x.
+    """
+    widgets = _ipywidgets()
+    values = _start(model, site, start)
+    furthest = max(reach, values.abs().max().item())
+    sliders = [
+        widgets.FloatSlider(value, min=-furthest, max=furthest, step=furthest / 50, description=f"{site}{unit}")
+        for unit, value in enumerate(values[:MOST_SLIDERS].tolist(), start=1)
+    ]
+    classes = widgets.ToggleButtons(options=list(range(num_classes or 0)), description="class y")
+    output = widgets.Output()
+
+    def draw(_: Any = None) -> None:
+        values[: len(sliders)] = torch.tensor([slider.value for slider in sliders])
+        y = torch.eye(num_classes)[[classes.value]] if num_classes else None
+        _show(output, _picture(model, {site: values[None]}, y, shape))
+
+    controls = [classes, *sliders] if num_classes else sliders
+    for control in controls:
+        control.observe(draw, "value")
+    draw()
+    return widgets.VBox([*controls, output])
+
+
+def explore(run: Callable[..., Figure | None], **choices: Sequence[Any]) -> Any:
+    """A menu for each choice and a button that calls `run` with what is chosen, and shows the figure that it returns.
+
+        explore(train, data=["moons", "circles"], flow=[None, "planar", "iaf"], length=[1, 2, 4])
+
+    What `run` prints is shown too, and so is the error of a choice that does not work. It runs once at the start, with
+    the first of each.
+
+    Args:
+        run: called with a keyword for each choice.
+        choices: what there is to choose from, the first of each at the start.
+
+    Returns:
+        An `ipywidgets.VBox`, whose last child is the output.
+
+    Raises:
+        ImportError: ipywidgets is not installed.
+        ValueError: nothing to choose from.
+    """
+    widgets = _ipywidgets()
+    if not choices or not all(choices.values()):
+        raise ValueError("explore needs at least one value for each choice, such as flow=['planar', 'iaf']")
+    menus = {
+        name: widgets.Dropdown(options=[(str(value), value) for value in values], description=name)
+        for name, values in choices.items()
+    }
+    button = widgets.Button(description="Run", button_style="primary")
+    output = widgets.Output()
+
+    def start(_: Any = None) -> None:
+        button.disabled, button.description = True, "running …"
+        printed, figure = StringIO(), None
+        try:
+            with redirect_stdout(printed):
+                figure = run(**{name: menu.value for name, menu in menus.items()})
+        except ValueError as error:  # a choice that does not work, such as a flow in one dimension
+            print(error, file=printed)
+        finally:
+            button.disabled, button.description = False, "Run"
+            _show(output, figure, printed.getvalue())
+
+    button.on_click(start)
+    start()
+    return widgets.VBox([widgets.HBox([*menus.values(), button]), output])
+
+
+def _ipywidgets() -> Any:
+    try:
+        import ipywidgets
+    except ImportError as error:
+        raise ImportError("the interactive figures need ipywidgets: pip install 'semipyro[notebooks]'") from error
+    return ipywidgets
+
+
+def _start(model: nn.Module, site: str, start: Tensor | None) -> Tensor:
+    """A copy of the values to start at."""
+    with evaluating(model):
+        nodes: Any = poutine.trace(model).get_trace(module_tensor(model).new_empty(1, 0)).nodes
+    if site not in nodes or nodes[site]["type"] != "sample":
+        raise ValueError(f"the model has no latent {site!r}")
+    dim = nodes[site]["fn"].event_shape[0]
+    values = torch.zeros(dim) if start is None else torch.as_tensor(start).detach().cpu().float().clone()
+    if values.shape != (dim,):
+        raise ValueError(f"start must be of shape ({dim},), one value per unit of {site}, not {tuple(values.shape)}")
+    return values
+
+
+def _picture(model: nn.Module, latents: dict[str, Tensor], y: Tensor | None, shape: tuple[int, ...]) -> Figure:
+    like = module_tensor(model)
+    latents = {name: value.to(like) for name, value in latents.items()}
+    image = sample(model, 1, None if y is None else y.to(like), latents=latents, mean=True)
+    return image_grid(image, rows=1, columns=1, shape=shape)
+
+
+def _show(output: Any, figure: Figure | None, printed: str = "") -> None:
+    """Puts these in the place of what the output held."""
+    output.outputs = ()
+    if printed:
+        output.append_stdout(printed)
+    if figure is not None:
+        output.append_display_data(figure)
