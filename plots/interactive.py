@@ -1,8 +1,9 @@
 """Figures that answer in a notebook, with ipywidgets: sliders over a latent space, and a bench for experiments."""
 
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from io import StringIO
+from io import BytesIO, StringIO
 from typing import Any
 
 import torch
@@ -140,8 +141,12 @@ def _picture(model: nn.Module, latents: dict[str, Tensor], y: Tensor | None, sha
 
 def _show(output: Any, figure: Figure | None, printed: str = "") -> None:
     """Puts these in the place of what the output held."""
-    output.outputs = ()
+    outputs: list[dict[str, Any]] = []
     if printed:
-        output.append_stdout(printed)
+        outputs.append({"output_type": "stream", "name": "stdout", "text": printed})
     if figure is not None:
-        output.append_display_data(figure)
+        png = BytesIO()
+        figure.savefig(png, format="png")
+        data = {"image/png": b64encode(png.getvalue()).decode()}
+        outputs.append({"output_type": "display_data", "data": data, "metadata": {}})
+    output.outputs = tuple(outputs)
