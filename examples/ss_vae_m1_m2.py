@@ -49,7 +49,7 @@ def parser() -> Parser:
 def run(args: argparse.Namespace) -> None:
     """Trains M1 where there is none, then M2 on its latents; measures, draws."""
     task = make_task(args)
-    check(args)
+    check(args, task)
     m1 = trained_m1(args, task)
     mean, _ = posterior(m1, task.dataset.train.x)
     kept = (mean.std(0) > LEAST_SPREAD).nonzero().flatten()
@@ -67,13 +67,14 @@ def run(args: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
-def check(args: argparse.Namespace) -> None:
+def check(args: argparse.Namespace, task: Task) -> None:
     """A ValueError for what would otherwise be refused only after M1 was trained."""
     if args.likelihood == "bernoulli" or args.binarize:
         raise ValueError("M2 learns from features, which are not in [0, 1]; leave --likelihood and --binarize out")
     if args.m1.resolve() == args.out.resolve():
         raise ValueError(f"--m1 and --out are both {args.out}; M1 and M2 each need a folder")
     given_weights(args, WEIGHTS, "alpha")
+    PAPERS["m1-m2"].build(**network_settings(args, task))  # with its flow, of any width of x
     check_folder(args)
 
 

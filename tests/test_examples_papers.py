@@ -305,7 +305,35 @@ def test_classes_without_labels_are_measured_by_themselves(finished):
     assert f"chance {np.log(10):.2f}" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("flags", "given"),
+    [
+        ("--flow iaf --flow-length 1 --flow-amortised", {"flow": "iaf", "flow_length": 1, "flow_amortised": True}),
+        ("--rank 1", {"rank": 1}),
+    ],
+    ids=["flow", "rank"],
+)
+@scripts_by_name
+def test_every_script_swaps_the_posterior(run, undrawn, tmp_path, script, flags, given):
+    """As its saved settings have it; KL per unit, which there is none of then, is left out."""
+    done = run(script, f"{flags} --epochs 1 --out run" + " --m1 m1" * (script == "ss_vae_m1_m2"))
+    assert (done.returncode, complaints(done)) == (0, [])
+    build = json.loads((tmp_path / "run" / "settings.json").read_text())["build"]
+    assert {name: value for name, value in build.items() if name.startswith(("flow", "rank"))} == given
+    q_z = PAPERS[summary(tmp_path / "run")["paper"]].build(**build).guide
+    kinds = {type(part).__name__ for part in q_z.modules()}
+    assert ("FlowNet" in kinds, "LowRankNormalNet" in kinds) == ("flow" in given, "rank" in given)
+    assert not {"unit_kl.png", "cluster_kl.png"} & set(files(tmp_path / "run"))
+
+
 WRONG = [
+    ("ss_vae_m1", "--flow real-nvp", "argument --flow: invalid choice: 'real-nvp' (choose from 'planar', 'radial'"),
+    ("ss_vae_m2", "--flow-length 3", "--flow-length belongs to --flow; name a flow, or leave it out"),
+    ("ss_adgm", "--flow-amortised", "--flow-amortised belongs to --flow; name a flow, or leave it out"),
+    ("ss_cagem", "--flow iaf --rank 2", "--flow and --rank are two posteriors; leave one out"),
+    ("ss_latent_classifier", "--flow iaf --z-dim 1", "the flow 'iaf' needs 2 dimensions or more and does nothing in 1"),
+    ("ss_vae_m1_m2", "--flow sylvester --flow-amortised", "the flow 'sylvester' has no amortised form; choose one of"),
+    ("untapped", "--flow planar", "untapped scores values of z that the flow did not draw, and 'planar' cannot"),
     ("ss_vae_m1", "--classifier tree", "argument --classifier: invalid choice: 'tree' (choose from"),
     ("ss_vae_m1", "--alpha 1", "unrecognized arguments: --alpha 1"),
     ("ss_vae_m1", "--labels 0", "--labels must be from 10, one for each class"),
