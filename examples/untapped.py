@@ -149,7 +149,7 @@ def extract(objective: Objective, task: Task) -> tuple[Tensor, Tensor]:
     train, known = task.dataset.train, task.y >= 0
     x, y = train.x[known][:ROWS], one_hot(task.y[known][:ROWS], task.y_dim).to(train.x)
     images = canonical_images(objective.model, objective.guide, x, y)
-    scorer = LogisticRegression(max_iter=200).fit(train.x[:20_000].numpy(), train.y[:20_000].numpy())
+    scorer = LogisticRegression(C=0.1, max_iter=1000).fit(train.x[:20_000].numpy(), train.y[:20_000].numpy())
     scores = torch.as_tensor(scorer.predict_log_proba(images.numpy())).T  # class, dimension
     dimensions, hidden = torch.arange(task.y_dim), torch.tensor(task.hidden)
     dimensions[hidden] = hidden[match_dimensions(scores[hidden][:, hidden])]
