@@ -238,6 +238,8 @@ def central_value(distribution: dist.TorchDistribution) -> Tensor:
     if not isinstance(inner, dist.TransformedDistribution):
         return distribution.mean
     value = central_value(inner.base_dist)
+    if hasattr(inner, "push"):  # a flow
+        return inner.push(value)[0]
     for transform in inner.transforms:
         value = transform(value)
     return value

@@ -10,12 +10,12 @@ from torch import Tensor
 class ScoredAsDrawn(ABC):
     """`rsample` keeps the last draw and its log-density; `log_prob` of that very tensor is the kept one.
 
-    So a draw can be scored where its density at a value from elsewhere is dear or out of reach. To stand before a
-    `TorchDistribution` among the bases.
+    So a draw can be scored where its density at a value from elsewhere is dear or out of reach. One that was drawn
+    without gradients is from elsewhere once they are on. To stand before a `TorchDistribution` among the bases.
     """
 
     has_rsample = True
-    _drawn: tuple[Tensor, Tensor] | None = None
+    _drawn: tuple[Tensor, Tensor, bool] | None = None  # the draw, its log-density, and whether gradients were on
 
     @abstractmethod
     def draw(self, sample_shape: torch.Size) -> tuple[Tensor, Tensor]:
@@ -27,16 +27,17 @@ class ScoredAsDrawn(ABC):
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 # as torch has it
         """A draw that gradients pass through."""
-        self._drawn = self.draw(torch.Size(sample_shape))
-        return self._drawn[0]
+        value, log_density = self.draw(torch.Size(sample_shape))
+        self._drawn = value, log_density, torch.is_grad_enabled()
+        return value
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 # as torch has it
-        """A draw without gradients; its log-density keeps its own."""
+        """A draw without gradients."""
         with torch.no_grad():
             return self.draw(torch.Size(sample_shape))[0]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density, in nats."""
-        if self._drawn is not None and value is self._drawn[0]:
+        if self._drawn is not None and value is self._drawn[0] and self._drawn[2] >= torch.is_grad_enabled():
             return self._drawn[1]
         return self.score(value)

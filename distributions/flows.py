@@ -126,6 +126,32 @@ def _spline(dim: int, context_dim: int | None, bins: int = 8) -> nn.Module:
     return kind(dim, network, count_bins=bins)
 
 
+class Sylvester(transforms.Sylvester):
+    """z = u + Q R tanh(S Qᵀ u + b), Q orthogonal, R and S upper triangular, with log |det| = Σ log(1 + h′_i R_ii S_ii).
+
+    "Sylvester normalizing flows for variational inference" (van den Berg et al., 2018), arXiv:1803.05649, eqs. (8) and
+    (14). Pyro (1.9) has the matrices in another order, to which that determinant does not belong, and bounds come out
+    above the likelihood.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, count_transforms=dim // 2 + 1)
+
+    def Q(self, x: Tensor) -> Tensor:  # noqa: N802 # Pyro's name
+        """The product of Householder reflections, (L, L)."""
+        identity = torch.eye(self.input_dim, dtype=x.dtype, device=x.device)
+        q = identity
+        for u in self.u():
+            q = q @ (identity - 2 * torch.outer(u, u))
+        return q
+
+    def _call(self, x: Tensor) -> Tensor:
+        q, r, s = self.Q(x), self.R(), self.S()
+        h = torch.tanh(x @ q @ s.T + self.b)  # vectors are rows
+        self._cached_logDetJ = torch.log1p((1 - h**2) * r.diagonal() * s.diagonal()).sum(-1)
+        return x + h @ (q @ r).T
+
+
 @dataclass(frozen=True)
 class Family:
     """A kind of transform.
@@ -152,7 +178,7 @@ FLOWS: dict[str, Family] = {
     "householder": Family(
         _helper(transforms.householder, transforms.conditional_householder, count_transforms=1), least_dim=2
     ),
-    "sylvester": Family(_helper(transforms.sylvester), amortised=False, invertible=False),
+    "sylvester": Family(_helper(Sylvester), amortised=False, invertible=False),
     "iaf": Family(_iaf, ordered=True, least_dim=2),
     "naf": Family(_naf, invertible=False, ordered=True, least_dim=2),
     "coupling": Family(
@@ -161,7 +187,10 @@ FLOWS: dict[str, Family] = {
     "spline-coupling": Family(_helper(transforms.spline_coupling), amortised=False, ordered=True, least_dim=2),
     "spline-autoregressive": Family(_spline, ordered=True, least_dim=2),
     "block-autoregressive": Family(
-        _helper(transforms.block_autoregressive), amortised=False, invertible=False, ordered=True
+        _helper(transforms.block_autoregressive, residual="normal"),  # without it, all of z lies in a box
+        amortised=False,
+        invertible=False,
+        ordered=True,
     ),
 }
 
@@ -204,8 +233,7 @@ class FlowNet(nn.Module):
         base = self.base(*conditions)
         parts: list[Any] = list(self.transforms)
         if self.features is not None:
-            features = self.features(*conditions)
-            features = features.expand(*base.batch_shape, -1)  # Pyro's networks expand features only to the left
+            features = self.features(*conditions)  # of the batch shape of base
             parts = [part.condition(features) for part in parts]
         if self.ordered:
             parts = [step for part in parts for step in (Flip(), part)][1:]

@@ -1,7 +1,7 @@
 """One model under several guides: how far each bound is from the likelihood, and what a step costs."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -122,7 +122,7 @@ def _bound(objective: Objective, x: Tensor, draws: int, kl_weight: float) -> flo
 
 
 def _cost(history: list[dict[str, float]], guide: nn.Module, batches: Iterable[Batch]) -> Row:
-    steps = len(batches) if hasattr(batches, "__len__") else sum(1 for _ in batches)
+    steps = len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
     seconds = median(row["seconds"] for row in history)
     return {
         "parameters": sum(parameter.numel() for parameter in guide.parameters()),

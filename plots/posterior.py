@@ -105,7 +105,7 @@ def _draw_line(
         gap = (log_q - _log_joint(model, x, y, z)).mean().item() + p.log_evidence
         points, log_density, mass = _density(q, p.grid)
         _contours(axes, points, log_density, mass)
-        axes.scatter(*to_numpy(z[:shown]).T, s=3, color="tab:blue", linewidths=0)
+        axes.scatter(to_numpy(z[:shown, 0]), to_numpy(z[:shown, 1]), s=3, color="tab:blue", linewidths=0)
         axes.set_title(f"{name}\nKL {gap:.2f} nats", fontsize="medium")
 
 
@@ -130,7 +130,7 @@ def _posterior(model: nn.Module, x: Tensor, y: Tensor | None, draws: Tensor, siz
     """The posterior on a grid over where it has its mass, and the guides theirs."""
     box = torch.stack([draws.new_full((2,), -6.0), draws.new_full((2,), 6.0)])
     for _ in range(3):  # closer to where the mass is in each round
-        grid = _grid(*box, size)
+        grid = _grid(box[0], box[1], size)
         log_joint = _log_joint(model, x, y, grid)
         inside = grid[log_joint > log_joint.max() - PLAIN]
         margin = 2 * (box[1] - box[0]) / size

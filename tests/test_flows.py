@@ -60,7 +60,7 @@ SIGMAS = -NormalDist().inv_cdf(1e-4 / (2 * COMPARISONS))
 
 def every(cases: list[tuple[Any, bool]]) -> Any:
     def name(flow: Any, amortised: bool) -> str:
-        return getattr(flow, "__name__", flow) + (", amortised" if amortised else "")
+        return (f"callable {flow.__name__}" if callable(flow) else flow) + (", amortised" if amortised else "")
 
     return pytest.mark.parametrize(("flow", "amortised"), cases, ids=[name(*case) for case in cases])
 
@@ -78,7 +78,11 @@ def shaken(net: Any, size: float = 0.15) -> Any:
 
 
 def made(flow: Any, amortised: bool = False, dim: int = L, length: int = 2) -> FlowNet:
-    return shaken(FlowNet((D, K), dim, flow=flow, length=length, amortised=amortised, hidden=(6,)))
+    net = FlowNet((D, K), dim, flow=flow, length=length, amortised=amortised, hidden=(6,))
+    if flow == "sylvester":  # one that starts within 1e-4 of the identity
+        for parameter in net.transforms.parameters():
+            parameter.data += 0.5
+    return shaken(net)
 
 
 def drawn(d: Any, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,14 +187,14 @@ class WrongSign(Flow):
 
 
 @torch.no_grad()
-def deviations(d: Any, draws: int = 40_000) -> Tensor:
+def deviations(d: Any, draws: int = 20_000) -> Tensor:
     """In standard errors, how far draws z ~ q are from E_q h(z) g(z) / q(z) = ∫ h g, g = 1 or a coordinate.
 
-    h is a bump on a parallelepiped around the mean of q. No inverse of f is needed, and no tail: the image of a flow
-    may be bounded.
+    h is a bump on a parallelepiped around a draw near the mean. No inverse of f is needed, and no tail.
     """
     pilot = d.rsample((2_000,))[:, 0]
-    centre, reach = pilot.mean(0), 0.75 * torch.linalg.cholesky(pilot.T.cov())
+    centre = pilot[(pilot - pilot.mean(0)).norm(dim=1).argmin()]
+    reach = 0.5 * torch.linalg.cholesky(pilot.T.cov())
     z = d.rsample((draws,))
     t = torch.linalg.solve_triangular(reach, (z[:, 0] - centre).T, upper=False)  # L, draws
     bump = (0.5 + 0.5 * (math.pi * t).cos()).where(t.abs() < 1, 0).prod(0) / reach.diagonal().prod()
@@ -203,13 +207,20 @@ def deviations(d: Any, draws: int = 40_000) -> Tensor:
 @every(CASES)
 def test_draws_have_the_density(flow: str, amortised: bool) -> None:
     """E_q h / q = 1 and E_q h t / q = E_h t = 0; not so where the log-determinant's sign is wrong."""
-    net = made(flow, amortised, dim=2, length=3)
-    d = net(torch.randn(1, D), torch.randn(1, K))
+    d = made(flow, amortised, dim=2)(torch.randn(1, D), torch.randn(1, K))
     found = deviations(d)
     assert len(found) == MOMENTS
     assert found.abs().max() < SIGMAS
     if flow != "householder":  # its log-determinant is zero
         assert deviations(WrongSign(d.base_dist, d.transforms)).abs().max() > SIGMAS
+
+
+@every(CASES)
+def test_no_flow_has_a_bounded_image(flow: str, amortised: bool) -> None:
+    """Along every axis f(u) goes far where u does: importance weights miss what lies beyond the end of q."""
+    far = 100 * torch.eye(L)
+    f = made(flow, amortised)(torch.randn(D), torch.randn(K)).push
+    assert ((f(far)[0] - f(-far)[0]).norm(dim=-1) > 10).all()
 
 
 # 3. The identity
@@ -294,9 +305,10 @@ def spline_autoregressive(part: Any, dim: int) -> None:
 def block_autoregressive(part: Any, dim: int, small: float = 1e-4) -> None:
     """tanh(tanh(s u)) / s, which is the identity only in the limit of small s: off by about s² u³ / 1.5.
 
-    A layer's rows are weights exp(0) = 1, one for each of the unit's own inputs, over their norm, times exp(g).
+    Where u is added to the network's output, that output vanishes in the limit. A layer's rows are weights exp(0) = 1,
+    one for each of the unit's own inputs, over their norm, times exp(g).
     """
-    for layer, scale in zip(part.layers, (small, 1.0, 1 / small), strict=True):
+    for layer, scale in zip(part.layers, (small, 1.0, 1 / small if part.residual is None else small), strict=True):
         own = layer.in_features // dim
         layer._weight.data.zero_()
         layer._diag_weight.data.fill_(math.log(scale / own**0.5))
@@ -389,7 +401,7 @@ def posterior_nets(objective: Objective) -> list[Any]:
 @pytest.mark.parametrize("settings", POSTERIORS.values(), ids=POSTERIORS)
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_paper_takes_every_posterior(paper: str, settings: dict[str, Any]) -> None:
-    """For every continuous latent: finite terms, a gradient for every parameter, and all that a guide and a model do."""
+    """In every continuous latent: finite terms, a gradient for every parameter, and all that a guide and model do."""
     build = partial(PAPERS[paper].build, D, K, **SMALL, **SMALLER.get(paper, {}), **settings)
     flow = settings.get("flow")
     if paper == "untapped" and flow and not FLOWS[flow].invertible:
@@ -516,7 +528,7 @@ class Correlated:
         return dist.Normal(self.posterior(x).mean, self.precision.diagonal() ** -0.5).to_event(1)
 
     @torch.no_grad()
-    def gaps(self, q_z: nn.Module, draws: int = 100, each: int = 1000) -> Tensor:
+    def gaps(self, q_z: nn.Module, draws: int = 50, each: int = 2000) -> Tensor:
         """log p(x) − ELBO(x), averaged over rows: independent estimates, (draws,)."""
         objective = self.objective(q_z)
         batches = [self.draw(each) for _ in range(draws)]
@@ -568,3 +580,339 @@ def test_correlated_guides_close_the_gap(build: Callable[..., nn.Module]) -> Non
     gap, error = gaps.mean(), gaps.std() / len(gaps) ** 0.5
     assert gap + SIGMAS * error < 0.01, f"a gap of {gap:.5f} nats, with a standard error of {error:.5f}"
     assert gap > -SIGMAS * error
+
+
+# 7. Values from elsewhere, caches and copies
+
+
+def message_of(error: Any) -> str:
+    """The flow that the message of a flow without an inverse names in its place."""
+    found = re.search(r"has no inverse, so that only its own draws can be scored; .* such as '(\S+)'", str(error.value))
+    assert found
+    return found[1]
+
+
+def elsewhere(d: Any, z: Tensor) -> dict[str, Tensor]:
+    """Values that are not the distribution's last draw, though one of them is equal to it."""
+    return {
+        "a copy": z.clone(),
+        "a view": z.view_as(z),
+        "without gradient": z.detach(),
+        "a draw by sample": d.sample(),
+        "a point": torch.zeros(L),
+    }
+
+
+@every(INVERTIBLE)
+def test_an_invertible_flow_scores_any_value(flow: str, amortised: bool) -> None:
+    """As it scores the draw; whatever its shape, for other draws by the change of variables, with the same gradient."""
+    net = made(flow, amortised)
+    for condition in CONDITIONS.values():
+        d = condition(net)
+        z, log_q, _ = drawn(d)
+        for value in elsewhere(d, z).values():
+            assert d.log_prob(value).shape == d.batch_shape
+        assert close(d.log_prob(z.clone()), log_q, tolerance=1e-8)
+        earlier, log_q, _ = drawn(d, 2)
+        d.rsample()
+        assert close(d.log_prob(earlier), log_q, tolerance=1e-8)
+        with torch.no_grad():
+            z, log_q, _ = drawn(d)
+        assert close(d.log_prob(z.clone()).detach(), log_q, tolerance=1e-8)
+    d = CONDITIONS["K N"](net)
+    z, log_q, _ = drawn(d)
+    weight = torch.randn_like(log_q)
+    mine, inverse = (
+        torch.autograd.grad((weight * value).sum(), list(net.parameters()), allow_unused=True, retain_graph=True)
+        for value in (log_q, d.log_prob(z.clone()))
+    )
+    for a, b in zip(mine, inverse, strict=True):
+        assert (a is None and b is None) or close(torch.zeros_like(b) if a is None else a, b, tolerance=1e-6)
+
+
+@every(ONE_WAY)
+def test_a_flow_without_inverse_scores_its_last_draw_alone(flow: str, amortised: bool) -> None:
+    """Again and again, and under `no_grad`; any other value is an error that names a flow which can."""
+    d = CONDITIONS["K N"](made(flow, amortised))
+    z, log_q, _ = drawn(d)
+    for value in elsewhere(d, z).values():
+        with pytest.raises(ValueError, match="has no inverse") as error:
+            d.log_prob(value)
+        assert FLOWS[message_of(error)].invertible
+    assert d.log_prob(z) is log_q
+    with torch.no_grad():
+        second, log_q, _ = drawn(d)
+        assert torch.equal(d.log_prob(second), log_q)
+    for value in (z, second.clone()):
+        with pytest.raises(ValueError, match="has no inverse"):
+            d.log_prob(value)
+
+
+@every(CASES)
+def test_no_density_outlives_its_parameters(flow: str, amortised: bool) -> None:
+    """After a step, an old draw has the density of the new parameters, or none."""
+    net, conditions = made(flow, amortised), (torch.randn(N, D), torch.randn(N, K))
+    d = net(*conditions)
+    z, log_q, _ = drawn(d)
+    if FLOWS[flow].invertible:
+        d.log_prob(z.clone())  # leaves no inverse behind
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+    (log_q.sum() + (z**2).sum()).backward()
+    optimiser.step()
+    fresh = FlowNet((D, K), L, flow=flow, amortised=amortised, hidden=(6,))
+    fresh.load_state_dict(net.state_dict())
+    for value in (z, z.detach()):
+        if FLOWS[flow].invertible:
+            new = net(*conditions).log_prob(value)
+            assert torch.equal(new, fresh(*conditions).log_prob(value.clone()))
+            assert (new - log_q).abs().min() > 1e-4
+        else:
+            with pytest.raises(ValueError, match="has no inverse"):
+                net(*conditions).log_prob(value)
+
+
+def used(net: FlowNet, flow: str, how: str) -> None:
+    """What leaves a graph behind: a draw and a backward pass, the density of a value, or the image of the mean."""
+    d = net(torch.randn(N, D), torch.randn(N, K))
+    if how == "central value":
+        central_value(d)
+        return
+    z = d.rsample()
+    value = z.clone() if how == "a value from elsewhere" and FLOWS[flow].invertible else z
+    (d.log_prob(value).sum() + z.sum()).backward()
+
+
+@pytest.mark.parametrize("how", ["a draw", "a value from elsewhere", "central value"])
+@every(CASES)
+def test_a_net_is_copied_right_after_its_use(flow: str, amortised: bool, how: str) -> None:
+    """By `deepcopy`, by `pickle`, and by its state: the copy draws the same, and owns its parameters."""
+    net = made(flow, amortised)
+    conditions = torch.randn(N, D), torch.randn(N, K)
+    loaded = FlowNet((D, K), L, flow=flow, amortised=amortised, hidden=(6,))
+    used(net, flow, how)
+    loaded.load_state_dict(net.state_dict())
+    copies = [copy.deepcopy(net), pickle.loads(pickle.dumps(net)), loaded]
+    found = []
+    for each in (net, *copies):
+        torch.manual_seed(1)
+        z, log_q, _ = drawn(each(*conditions))
+        found.append((z, log_q))
+    assert all(torch.equal(z, found[0][0]) and torch.equal(log_q, found[0][1]) for z, log_q in found[1:])
+    for other in copies:
+        owned = {id(p) for p in other.parameters()}
+        z, log_q, _ = drawn(other(*conditions))
+        (log_q.sum() + (z**2).sum()).backward()
+        assert owned.isdisjoint(id(p) for p in net.parameters())
+        assert any(p.grad is not None and p.grad.any() for p in other.transforms.parameters())
+
+
+@every(CASES)
+def test_the_central_value_is_the_image_of_the_bases_mean(flow: str, amortised: bool) -> None:
+    d = CONDITIONS["K N"](made(flow, amortised))
+    assert close(central_value(d).detach(), d.push(d.base_dist.mean)[0].detach())
+
+
+# 8. Errors, and flows that are given as callables
+
+
+ERRORS: dict[str, tuple[Callable[[], Any], str]] = {
+    "unknown": (lambda: FlowNet((D,), L, flow="glow"), "flow must be one of planar, .* or a callable .*, got 'glow'"),
+    "length": (lambda: FlowNet((D,), L, length=0), "a flow has a length of at least 1, got 0"),
+    "amortised callable": (
+        lambda: FlowNet((D,), L, flow=transforms.planar, amortised=True),
+        "has no amortised form; choose one of planar, ",
+    ),
+    "flow and rank": (lambda: posterior(flow="iaf", rank=2), "a flow or a rank, got flow='iaf' and rank=2"),
+    "flow and rank of a paper": (
+        lambda: PAPERS["m2"].build(D, K, flow="iaf", rank=2),
+        "a flow or a rank, got flow='iaf' and rank=2",
+    ),
+    "rank": (lambda: LowRankNormalNet((D,), L, rank=0), "rank must be a positive number of columns, got 0"),
+    "rank of a paper": (lambda: PAPERS["m2"].build(D, K, rank=0), "rank must be a positive number of columns, got 0"),
+    "unknown of a paper": (lambda: PAPERS["m1"].build(D, flow="glow"), "flow must be one of .* got 'glow'"),
+    "unknown of untapped": (lambda: PAPERS["untapped"].build(D, K, flow="glow"), "flow must be one of .* got 'glow'"),
+    "length of a paper": (lambda: PAPERS["m1"].build(D, flow="iaf", flow_length=0), "a length of at least 1, got 0"),
+    "width of a paper": (
+        lambda: PAPERS["appendix-c"].build(D, K, z_dim=4, flow="iaf"),
+        "the flow 'iaf' needs 2 dimensions or more and does nothing in 1; choose one of planar, ",
+    ),
+    "another width": (
+        lambda: FlowNet((D,), L)(torch.zeros(N, K)),
+        r"must have shape \(\.\.\., 5\), got shape \(3, 3\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(name: str) -> None:
+    call, message = ERRORS[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def choices(call: Callable[[], Any], message: str) -> list[str]:
+    """The names that an error offers in place of what was asked for."""
+    with pytest.raises(ValueError, match=message) as error:
+        call()
+    return str(error.value).split("choose one of ")[1].split(", ")
+
+
+@pytest.mark.parametrize("flow", [name for name, family in FLOWS.items() if family.least_dim > 1])
+def test_a_flow_that_does_nothing_in_one_dimension_names_those_that_do(flow: str) -> None:
+    for name in choices(lambda: FlowNet((D,), 1, flow=flow), f"'{flow}' needs 2 dimensions or more and does nothing"):
+        z, _, u = drawn(made(name, dim=1)(torch.randn(N, D), torch.randn(N, K)))
+        assert ((z - u).diff(dim=0).abs() > 1e-6).all()  # more than a shift
+
+
+@pytest.mark.parametrize("flow", [name for name, family in FLOWS.items() if not family.amortised])
+@pytest.mark.parametrize("dim", [1, 2])
+def test_a_flow_without_an_amortised_form_names_those_with_one(flow: str, dim: int) -> None:
+    if dim < FLOWS[flow].least_dim:
+        pytest.skip(f"{flow} does nothing in one dimension")
+    for name in choices(lambda: FlowNet((D,), dim, flow=flow, amortised=True), f"'{flow}' has no amortised form"):
+        assert FlowNet((D,), dim, flow=name, amortised=True).features is not None
+
+
+def test_a_callable_is_the_flow_that_it_makes() -> None:
+    """Pyro's helper is the family of its name; one transform is made for each of the length, of the right width."""
+    named, given = made("planar", length=3), FlowNet((D, K), L, flow=transforms.planar, length=3, hidden=(6,))
+    given.load_state_dict(named.state_dict())
+    conditions, found = (torch.randn(N, D), torch.randn(N, K)), []
+    for net in (named, given):
+        torch.manual_seed(1)
+        found.append(drawn(net(*conditions))[:2])
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    widths: list[int] = []
+    FlowNet((D,), L, flow=lambda dim: widths.append(dim) or transforms.planar(dim), length=2)
+    assert widths == [L, L]
+
+
+def test_an_elementwise_callable_is_summed_over_units() -> None:
+    """Splines without a network: their log-determinants are one per unit, and any value is scored."""
+    d = CONDITIONS["K N"](made(transforms.spline))
+    z, log_q, u = drawn(d)
+    base = d.base_dist.base_dist.log_prob(u).sum(-1)
+    slopes = jacobian(lambda v: d.push(v)[0].flatten(0, -2).sum(0), u).diagonal(dim1=0, dim2=-1)  # ..., L
+    assert close(log_q.detach(), (base - slopes.log().sum(-1)).detach())
+    assert close(d.log_prob(z.clone()), log_q, tolerance=1e-8)
+
+
+# 9. Low-rank Gaussians, and what is built of posteriors
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_low_rank_gaussian_is_the_gaussian_of_its_covariance(rank: int) -> None:
+    """log q, mean and variance are scipy's for W Wᵀ + diag σ², of all batch shapes; W has `rank` columns."""
+    net = shaken(LowRankNormalNet((D, K), L, rank=rank, hidden=(6,)))
+    for name, condition in CONDITIONS.items():
+        with torch.no_grad():
+            d = condition(net)
+            z = d.rsample()
+        assert z.shape == (*BATCH[name], L)
+        W, variance = d.cov_factor, d.cov_diag
+        assert W.shape[-2:] == (L, rank)
+        covariance = W @ W.mT + torch.diag_embed(variance)
+        covariance = covariance.expand(*BATCH[name], L, L).flatten(0, -3)
+        means = d.mean.expand(*BATCH[name], L).flatten(0, -2)
+        expected = [
+            stats.multivariate_normal.logpdf(value, mean, cov)
+            for value, mean, cov in zip(z.flatten(0, -2).numpy(), means.numpy(), covariance.numpy(), strict=True)
+        ]
+        assert close(d.log_prob(z).flatten(), torch.tensor(expected))
+        assert close(d.variance.expand(*BATCH[name], L).flatten(0, -2), covariance.diagonal(dim1=-2, dim2=-1))
+        for value in elsewhere(d, z).values():
+            assert d.log_prob(value).shape == d.batch_shape
+
+
+def test_low_rank_gaussian_reads_its_network() -> None:
+    """μ, log(σ − 10⁻⁴) and W are the network's outputs; at the start σ is 1, and W small but not zero."""
+    net, x = LowRankNormalNet((D,), L, rank=2, hidden=(6,)), torch.randn(N, D)
+    d = net(x)
+    assert torch.equal(d.cov_diag.sqrt(), torch.full((N, L), 1 + MIN_SCALE))
+    assert 0 < d.cov_factor.abs().max() < 0.5
+    assert torch.equal(central_value(d), d.mean)
+    d, output = shaken(net)(x), net.mlp(x)
+    assert torch.equal(d.mean, output[:, :L])
+    assert close((d.cov_diag.sqrt() - MIN_SCALE).log(), output[:, L : 2 * L])
+    assert torch.equal(d.cov_factor.flatten(-2), output[:, 2 * L :])
+
+
+def test_low_rank_draws_have_its_covariance() -> None:
+    """Mean and covariance of 20 000 draws, within standard errors."""
+    d = shaken(LowRankNormalNet((D,), L, rank=2, hidden=(6,)))(torch.randn(1, D))
+    z = d.rsample((20_000,))[:, 0].detach()
+    centred = z - d.mean[0].detach()
+    assert agrees(z, d.mean[0].detach(), SIGMAS)
+    assert agrees(centred[:, :, None] * centred[:, None], d.covariance_matrix[0].detach(), SIGMAS)
+
+
+BLOCKS: dict[str, Any] = {
+    "low rank": partial(LowRankNormalNet, rank=1),
+    **{f"{name}{', amortised' * how}": partial(FlowNet, flow=name, amortised=how) for name, how in CASES},
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_score_their_own_draws(name: str) -> None:
+    """log q(u) + log q(v | u, c) of the very draws u and v, one block after the other, for all batch shapes."""
+    net = shaken(BlockNormalNet((D, K), (2, 3), block=BLOCKS[name], hidden=(6,)))
+    assert {type(net.first), type(net.second)} == {BLOCKS[name].func}
+    invertible = name == "low rank" or FLOWS[name.split(",")[0]].invertible
+    x = torch.randn(N, D)
+    for y, shape in ((torch.randn(N, K), ()), (each_label(), ()), (each_label(), (S,))):
+        d = net(x, y)
+        torch.manual_seed(1)
+        z = d.rsample(shape)
+        log_q = d.log_prob(z)
+        torch.manual_seed(1)
+        first = net.first(x, y)
+        u = first.rsample(shape)
+        second = net.second(u, x, y)
+        v = second.rsample()
+        assert torch.equal(z, torch.cat([u, v], -1))
+        assert close(log_q, first.log_prob(u) + second.log_prob(v))
+        if invertible:
+            assert close(d.log_prob(z.clone()), log_q, tolerance=1e-7)
+        else:
+            with pytest.raises(ValueError, match="has no inverse"):
+                d.log_prob(z.clone())
+        assert d.mean.shape == (*d.batch_shape, 5)
+    expanded = net(x, each_label()[:, None]).expand((K, S, N))
+    z = expanded.rsample()
+    assert z.shape == (K, S, N, 5)
+    assert expanded.log_prob(z).shape == (K, S, N)
+
+
+LOW, HIGH = -1.0, 2.0
+
+
+@every(CASES)
+def test_bounded_flow_is_the_change_of_variables(flow: str, amortised: bool) -> None:
+    """log q of a draw in the box, with autograd's Jacobian of the whole map from the Gaussian; one event dimension."""
+    unbounded = partial(FlowNet, flow=flow, amortised=amortised)
+    net = shaken(BoundedNormalNet((D, K), L, LOW, HIGH, unbounded=unbounded, hidden=(6,)))
+    for name, condition in CONDITIONS.items():
+        d = condition(net)
+        state = torch.get_rng_state()
+        z = d.rsample()
+        log_q = d.log_prob(z)
+        torch.set_rng_state(state)
+        u = d.base_dist.base_dist.rsample()
+
+        def whole(u: Tensor, inner: Flow = d.base_dist) -> Tensor:
+            return LOW + (HIGH - LOW) * torch.sigmoid(inner.push(u)[0])
+
+        columns = jacobian(lambda v: whole(v).flatten(0, -2).sum(0), u)
+        expected = d.base_dist.base_dist.log_prob(u) - torch.linalg.slogdet(columns.movedim(0, -2))[1]
+        assert d.event_shape == (L,)
+        assert z.shape == (*BATCH[name], L)
+        assert close(z, whole(u))
+        assert close(log_q.detach(), expected.detach(), flow), name
+        assert ((z > LOW) & (z < HIGH)).all()
+        if FLOWS[flow].invertible:
+            assert close(d.log_prob(z.clone()), log_q, tolerance=1e-7)
+        else:
+            with pytest.raises(ValueError, match="has no inverse"):
+                d.log_prob(z.clone())
+    assert close(central_value(d), whole(d.base_dist.base_dist.mean))
