@@ -142,11 +142,12 @@ def add_network_flags(
 def add_posterior_flags(parser: Parser) -> None:
     """Keywords of `papers.posterior`: which guide stands in the diagonal Gaussian's place."""
     add = parser.add_argument_group("posterior of the continuous latents", "a diagonal Gaussian, unless").add_argument
-    add("--flow", choices=list(FLOWS), help="carry the Gaussian through this normalizing flow")
+    add("--flow", choices=list(FLOWS), help="carry the Gaussian through this normalizing flow; without it, leave it as it is")
     add("--flow-length", type=count, help="how many transforms the flow has; without it 2")
     add("--flow-amortised", action="store_true", default=None, help="make the flow's parameters a network of x and y, "
         "instead of the same for all rows")  # fmt: skip
-    add("--rank", type=count, help="a Gaussian with a covariance of this rank plus a diagonal")
+    add("--rank", type=count, help="a Gaussian with a covariance of this rank plus a diagonal; without it, the "
+        "diagonal alone")  # fmt: skip
 
 
 def posterior_settings(args: argparse.Namespace) -> dict[str, Any]:
