@@ -142,7 +142,11 @@ def add_network_flags(
 def add_posterior_flags(parser: Parser) -> None:
     """Keywords of `papers.posterior`: which guide stands in the diagonal Gaussian's place."""
     add = parser.add_argument_group("posterior of the continuous latents", "a diagonal Gaussian, unless").add_argument
-    add("--flow", choices=list(FLOWS), help="carry the Gaussian through this normalizing flow; without it, leave it as it is")
+    add(
+        "--flow",
+        choices=list(FLOWS),
+        help="carry the Gaussian through this normalizing flow; without it, leave it as it is",
+    )
     add("--flow-length", type=count, help="how many transforms the flow has; without it 2")
     add("--flow-amortised", action="store_true", default=None, help="make the flow's parameters a network of x and y, "
         "instead of the same for all rows")  # fmt: skip

@@ -2,9 +2,9 @@
 
 "Improving semi-supervised learning with auxiliary deep generative models" (Maaløe et al., 2015) and "Auxiliary deep
 generative models" (Maaløe et al., 2016), arXiv:1602.05473. Without flags: 8x8 digits, 100 labels, about a minute on two
-cores. `--form workshop` is the first paper's, `icml` the second's, `sdgm` its skip model, and `deterministic` the
-comparison of the first paper's Fig. 4: M2 whose classifier reads features of x that have no noise. The papers' task is
-`--data mnist --labels 100`.
+cores, with narrow networks. `--form workshop` is the first paper's, `icml` the second's, `sdgm` its skip model, and
+`deterministic` the comparison of the first paper's Fig. 4: M2 whose classifier reads features of x that have no noise.
+The papers' task is `--data mnist --labels 100 --hidden 500 500`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ FORMS = {
 def parser() -> Parser:
     """All flags."""
     flags = make_parser("ss_adgm", __doc__)
-    add_network_flags(flags, z_dim=100, hidden=(500, 500), activation="relu")
+    add_network_flags(flags, z_dim=100, hidden=(200, 200), activation="relu")
     add = flags.add_argument_group("ADGM").add_argument
     add("--form", choices=list(FORMS), default="workshop", help="which model")
     add("--a-dim", type=count, default=100, help="width of the auxiliary variable a")
