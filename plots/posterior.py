@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from pyro import poutine
 from torch import Tensor, nn
 
-from ..distributions import Flow
 from ..inference.checks import check_one_hot, check_rows
 from ..inference.evaluation import evaluating
 from .common import new_figure, to_numpy
@@ -166,7 +165,7 @@ def _log_joint(model: nn.Module, x: Tensor, y: Tensor | None, z: Tensor) -> Tens
 
 def _density(q: Any, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Points (size, size, 2), the log-density of q there, and each point's part of the mass."""
-    if isinstance(q, Flow):
+    if hasattr(q, "push"):  # a flow
         normal = q.base_dist.base_dist
         reach = REACH * grid.new_ones(2)
         u = normal.loc + normal.scale * _grid(-reach, reach, len(grid))

@@ -37,7 +37,7 @@ TABLE = {
     # imported by `fit`, when it is called
     "inference.training": Allowed(PAPER | SHARED, {"torch", "pyro", "numpy", "lightning", "tqdm"}),
     "data": Allowed(SHARED, {"torch", "numpy"}, {"torchvision", "sklearn", "PIL"}),
-    "plots": Allowed(SHARED | {"inference"}, {"torch", "pyro", "numpy", "matplotlib"}, {"sklearn"}),
+    "plots": Allowed(SHARED | {"inference"}, {"torch", "pyro", "numpy", "matplotlib"}, {"sklearn", "ipywidgets"}),
     "papers": Allowed(BELOW_PAPERS, {"torch", "pyro", "numpy"}),
     "estimator": Allowed(BELOW_PAPERS | {"papers"}, {"torch", "pyro", "numpy", "sklearn"}, {"lightning"}),
 }
