@@ -3,7 +3,7 @@
 import argparse
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +24,11 @@ RUN_FILES = (  # the settings last: as long as they are there, the folder is kno
     "figures/.*.partial",
     "checkpoints/*.ckpt",
     "checkpoints/.*.partial",
+    "guides/*/checkpoints/*.ckpt",
+    "guides/*/checkpoints/.*.partial",
+    "guides/*/*.csv",
     "metrics.csv",
+    "comparison.json",
     "summary.json",
     ".*.partial",
     "settings.json",
@@ -123,8 +127,9 @@ def add_network_flags(
     activation: str = "softplus",
     likelihood: str = "auto",
     scale: float | None = None,
+    posterior: bool = True,
 ) -> None:
-    """Keywords of the models' and guides' `build`; with a `z_dim` of None there is no such flag."""
+    """Keywords of the models' and guides' `build`; with a `z_dim` of None, or no `posterior`, without those flags."""
     add = parser.add_argument_group("networks").add_argument
     if z_dim is not None:
         add("--z-dim", type=count, default=z_dim, help="width of the latent z")
@@ -136,7 +141,8 @@ def add_network_flags(
         + ("learned" if scale is None else f"{scale:g}"))  # fmt: skip
     parser.set_defaults(usual_scale=scale)
     add("--num-samples", type=count, default=1, help="draws of the continuous latents that each bound averages over")
-    add_posterior_flags(parser)
+    if posterior:
+        add_posterior_flags(parser)
 
 
 def add_posterior_flags(parser: Parser) -> None:
@@ -156,10 +162,10 @@ def add_posterior_flags(parser: Parser) -> None:
 
 def posterior_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Those keywords that were given; a ValueError for some that contradict each other."""
-    given = {name: getattr(args, name) for name in ("flow", "flow_length", "flow_amortised", "rank")}
+    given = {name: getattr(args, name, None) for name in ("flow", "flow_length", "flow_amortised", "rank")}
     given = {name: value for name, value in given.items() if value is not None}
     for name in ("flow_length", "flow_amortised"):
-        if name in given and args.flow is None:
+        if name in given and "flow" not in given:
             raise ValueError(f"--{name.replace('_', '-')} belongs to --flow; name a flow, or leave it out")
     if {"flow", "rank"} <= set(given):
         raise ValueError("--flow and --rank are two posteriors; leave one out")
@@ -209,11 +215,14 @@ def name_folder(args: argparse.Namespace, form: str, usual: str) -> None:
         args.out = default.with_name(f"{args.name}_{form.replace('-', '_')}")
 
 
-def prepare_folder(args: argparse.Namespace, paper: str, build: dict[str, Any]) -> None:
+def prepare_folder(
+    args: argparse.Namespace, paper: str, build: dict[str, Any], *, free: Collection[str] = ("epochs",)
+) -> None:
     """Makes --out the folder of this run: a new one, an overwritten one, or the one to resume.
 
     `settings.json` receives the flags, with what they leave open decided, and the keywords of the paper's `build`.
-    Whatever is refused is refused before anything is written or deleted.
+    Those in `free` may differ from the run's to resume. Whatever is refused is refused before anything is written or
+    deleted.
     """
     path = args.out / "settings.json"
     flags = {name: value for name, value in vars(args).items() if name not in (*RUN_FLAGS, *build)}
@@ -221,7 +230,7 @@ def prepare_folder(args: argparse.Namespace, paper: str, build: dict[str, Any]) 
     settings = {"paper": paper, **flags, "build": build}
     old = check_folder(args)
     if args.resume:
-        compare_settings(settings, path)
+        compare_settings(settings, path, free)
         check_epochs(args)
     delete(args, old)
     write_json(settings, path)
@@ -253,7 +262,8 @@ def delete(args: argparse.Namespace, files: list[Path]) -> None:
     """These files of a run, and the folders that they leave empty."""
     for file in files:
         file.unlink()
-    for folder in {file.parent for file in files} - {args.out}:
+    inside = {folder for file in files for folder in file.parents if args.out in folder.parents}
+    for folder in sorted(inside, reverse=True):  # a folder after those in it
         if not any(folder.iterdir()):
             folder.rmdir()
 
@@ -274,17 +284,17 @@ def flat(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "build"} | dict(settings.get("build", {}))
 
 
-def compare_settings(settings: dict[str, Any], path: Path) -> None:
-    """A ValueError that lists the settings in which the run to resume differs; other epochs are allowed."""
-    now, saved = flat(settings), read_settings(path)
-    if different := differences(now | {"epochs": None}, saved | {"epochs": None}):
+def compare_settings(settings: dict[str, Any], path: Path, free: Collection[str]) -> None:
+    """A ValueError that lists the settings, but for those in `free`, in which the run to resume differs."""
+    now, saved, ignored = flat(settings), read_settings(path), dict.fromkeys(free)
+    if different := differences(now | ignored, saved | ignored):
         raise ValueError(f"--resume: the run in {path.parent} has other settings: {different}")
 
 
 def check_epochs(args: argparse.Namespace) -> None:
     """A ValueError where the run to resume has more epochs behind it than are asked for."""
-    last = args.out / "checkpoints" / "last.ckpt"
-    done = len(read_checkpoint(last)["history"]) if last.exists() else 0
+    checkpoints = args.out.glob("**/checkpoints/last.ckpt")
+    done = max((len(read_checkpoint(last)["history"]) for last in checkpoints), default=0)
     if args.epochs < done:
         raise ValueError(f"--epochs {args.epochs}: the run in {args.out} has {done} behind it; ask for that or more")
 

@@ -188,17 +188,20 @@ def announce(args: argparse.Namespace, title: str, task: Task) -> None:
         f"{args.epochs} epochs, {'resumed' if args.resume else 'written'} in {args.out}")  # fmt: skip
 
 
-def reporter(args: argparse.Namespace, monitor: str) -> Callable[[dict[str, float]], None] | None:
-    """Where there is no terminal for a progress bar: prints a line every tenth of the epochs."""
+def reporter(args: argparse.Namespace, monitor: str | None) -> Callable[[dict[str, float]], None] | None:
+    """Where there is no terminal for a progress bar: prints a line every tenth of the epochs.
+
+    It has the validation bound, and accuracy where that is what is monitored; neither for a `monitor` of None.
+    """
     if sys.stderr.isatty():
         return None
 
     def report(row: dict[str, float]) -> None:
         epoch, every = int(row["epoch"]), -(-args.epochs // 10)
         if epoch % every == 0 or epoch in (1, args.epochs):
+            bound = f"validation bound {row['validation_unlabelled']:.2f} nats, " if monitor else ""
             accurate = f"validation accuracy {row['validation_accuracy']:.1%}, " if monitor == "accuracy" else ""
-            say(args, f"epoch {epoch}: loss {row['loss']:.2f}, validation bound {row['validation_unlabelled']:.2f} "
-                f"nats, {accurate}{row['seconds']:.1f} s")  # fmt: skip
+            say(args, f"epoch {epoch}: loss {row['loss']:.2f}, {bound}{accurate}{row['seconds']:.1f} s")
 
     return report
 

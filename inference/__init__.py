@@ -11,7 +11,7 @@ from .clusters import (
     cross_entropy,
     match_dimensions,
 )
-from .comparison import Comparison, compare_guides
+from .comparison import Comparison, compare_guides, compare_objectives
 from .elbo import ELBO
 from .evaluation import accuracy, evaluate, log_likelihood, sample
 from .fit import check_fit_settings, fit
@@ -37,6 +37,7 @@ __all__ = [
     "cluster_accuracy",
     "cluster_map",
     "compare_guides",
+    "compare_objectives",
     "component_kl",
     "cross_entropy",
     "evaluate",

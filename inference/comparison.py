@@ -1,8 +1,9 @@
-"""One model under several guides: how far each bound is from the likelihood, and what a step costs."""
+"""Guides side by side: how far each bound is from the likelihood, and what a step costs."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -21,7 +22,7 @@ DECIMALS = {"accuracy": 3, "seconds_per_step": 4}
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare_guides` found; it prints as a table, and `pandas.DataFrame(found.rows)` is one.
+    """What a comparison found; it prints as a table, and `pandas.DataFrame(found.rows)` is one.
 
     Attributes:
         rows: a dict for each guide.
@@ -46,68 +47,95 @@ def compare_guides(
     guides: Mapping[str, nn.Module],
     batches: Iterable[Batch],
     *,
-    epochs: int,
-    x: Tensor,
-    y: Tensor | None = None,
     objective: Callable[[nn.Module, nn.Module], Objective] = SemiSupervisedELBO,
-    num_samples: int = 100,
-    draws: int = 10,
-    seed: int = 0,
-    **fit_settings: Any,
+    **settings: Any,
 ) -> Comparison:
     """Trains each guide with the same budget, from the same start of the model, and compares what they reach.
-
-    A row has `bound` = E_q[log p(x, ·) − log q(· | x)]; `iw_bound`, which is `log_likelihood` with `num_samples` draws;
-    `gap`, by how much that is larger, a lower estimate of KL(q ‖ p(· | x)); and `kl` = E_q[log q − log p] of all
-    latents, p their prior: these four in nats per row of x. Then `accuracy`, where y is given and the guide
-    classifies; the number of the guide's `parameters`; and `seconds_per_step`, of the median epoch.
 
     Args:
         model: p. It is left as it is: a copy is trained with each guide. To compare guides of a fixed model, freeze it
             (`model.requires_grad_(False)`).
         guides: q by name, such as {"diagonal": M2Guide.build(...), "iaf": M2Guide.build(..., posterior=...)}. They are
-            left as they are too. Parts that a guide shares with the model, it shares with the copy.
+            left as they are too. Parts that a guide shares with the model, as the thesis' guide does p(y | z), it
+            shares with the copy.
         batches: as for `fit`; every guide gets the same, in the same order.
-        epochs: of each guide.
-        x: (N, D) held-out rows.
-        y: (N,) their classes, -1 where unknown, or None.
         objective: makes the objective of a model and a guide, such as `ELBO`, or
             `partial(SemiSupervisedELBO, classification_weight=50.0)`.
-        num_samples: draws of the importance-weighted bound.
+        settings: keywords of `compare_objectives`: `epochs`, `x`, `y`, …
+
+    Raises:
+        ValueError: as `compare_objectives`.
+    """
+    made = {name: objective(*copy.deepcopy((model, guide))) for name, guide in guides.items()}
+    return compare_objectives(made, batches, **settings)
+
+
+def compare_objectives(
+    objectives: Mapping[str, Objective],
+    batches: Iterable[Batch],
+    *,
+    epochs: int,
+    x: Tensor,
+    y: Tensor | None = None,
+    bound_x: Tensor | None = None,
+    num_samples: int = 100,
+    draws: int = 10,
+    seed: int = 0,
+    **fit_settings: Any,
+) -> Comparison:
+    """Trains each objective with the same budget, and compares what they reach.
+
+    Rows of `papers.py` that were built with the same seed and another posterior start from the same model.
+
+    A row has `bound` = E_q[log p(x, ·) − log q(· | x)]; `iw_bound`, which is `log_likelihood` with `num_samples` draws;
+    `gap`, by how much that is larger, a lower estimate of KL(q ‖ p(· | x)); and `kl` = E_q[log q − log p] of all
+    latents, p their prior: these four in nats per row of x. Then `accuracy`, where y is given and the guide
+    classifies, with `num_samples` draws; the number of the guide's `parameters`; and `seconds_per_step`, of the median
+    epoch.
+
+    Args:
+        objectives: by the names of their guides. They are left as they are: copies are trained.
+        batches: as for `fit`; every objective gets the same, in the same order.
+        epochs: of each.
+        x: (N, D) held-out rows.
+        y: (N,) their classes, -1 where unknown, or None.
+        bound_x: the rows on which bounds and KL are computed, where they differ from x: binarised, or fewer.
+        num_samples: draws of the importance-weighted bound and of the classifier.
         draws: over how many the bound and the KL are averaged.
-        seed: of the training noise of each guide, and of the evaluation.
+        seed: of the training noise, and of the evaluation.
         fit_settings: further keywords of `fit`, such as `learning_rate`.
 
     Raises:
-        ValueError: no guide; x is not (N, D) finite floats; a draw number below 1; or as `fit`.
+        ValueError: nothing to compare; x or bound_x is not (N, D) finite floats; a draw number below 1; or as `fit`.
     """
     check_rows(x, "x")
-    if not guides:
-        raise ValueError("guides is empty; give at least one by name, such as {'diagonal': guide}")
+    measured_x = x if bound_x is None else bound_x
+    check_rows(measured_x, "bound_x")
+    if not objectives:
+        raise ValueError("there is nothing to compare; give at least one guide by name, such as {'diagonal': guide}")
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
     rows: list[Row] = []
     trained: dict[str, Objective] = {}
     with torch.random.fork_rng():
-        for name, guide in guides.items():
-            trained[name] = objective(*copy.deepcopy((model, guide)))
-            own = copy.deepcopy(batches)
+        for name, objective in objectives.items():
+            own, its_batches = copy.deepcopy(objective), copy.deepcopy(batches)
             torch.manual_seed(seed)
-            history = fit(trained[name], own, epochs=epochs, **fit_settings)
+            history = fit(own, its_batches, epochs=epochs, **fit_settings)
             torch.manual_seed(seed)
-            rows.append(
-                {"guide": name, **_measured(trained[name], x, y, num_samples, draws), **_cost(history, guide, own)}
-            )
+            found = _bounds(own, measured_x, num_samples, draws)
+            if y is not None and hasattr(own.guide, "classify"):
+                torch.manual_seed(seed)
+                found["accuracy"] = accuracy(partial(own.guide.classify, num_samples=num_samples), x, y)
+            rows.append({"guide": name, **found, **_cost(history, own.guide, its_batches)})
+            trained[name] = own
     return Comparison(rows, trained)
 
 
-def _measured(objective: Objective, x: Tensor, y: Tensor | None, num_samples: int, draws: int) -> Row:
+def _bounds(objective: Objective, x: Tensor, num_samples: int, draws: int) -> Row:
     bound, reconstruction = _bound(objective, x, draws, 1.0), _bound(objective, x, draws, 0.0)
     likelihood = log_likelihood(objective.model, objective.guide, x, num_samples=num_samples).mean().item()
-    found = {"bound": bound, "iw_bound": likelihood, "gap": likelihood - bound, "kl": reconstruction - bound}
-    if y is not None and hasattr(objective.guide, "classify"):
-        found["accuracy"] = accuracy(objective.guide.classify, x, y)
-    return found
+    return {"bound": bound, "iw_bound": likelihood, "gap": likelihood - bound, "kl": reconstruction - bound}
 
 
 def _bound(objective: Objective, x: Tensor, draws: int, kl_weight: float) -> float:

@@ -4,6 +4,7 @@ Every function returns a `matplotlib.figure.Figure` made without pyplot: it chan
 a notebook, and is written with `savefig` or, whole or not at all, with `save`.
 """
 
+from .comparison import compared_guides
 from .confusion import confusion_matrix
 from .curves import training_curves
 from .extraction import digit_extraction
@@ -21,6 +22,7 @@ __all__ = [
     "analogies",
     "class_samples",
     "cluster_kl",
+    "compared_guides",
     "component_kl",
     "confusion_matrix",
     "digit_extraction",

@@ -11,10 +11,17 @@ from pyro.distributions import transforms
 from semipyro.distributions import FlowNet, NormalNet
 from semipyro.distributions.conditionals import MIN_SCALE
 from semipyro.guides import M2Guide, VAEGuide
-from semipyro.inference import ELBO, SemiSupervisedELBO, compare_guides, log_likelihood
+from semipyro.inference import (
+    ELBO,
+    SemiSupervisedELBO,
+    accuracy,
+    compare_guides,
+    compare_objectives,
+    log_likelihood,
+)
 from semipyro.models import M2, VAE
 from semipyro.papers import PAPERS
-from semipyro.plots import posterior_2d
+from semipyro.plots import compared_guides, posterior_2d
 from tractable import Conditional
 
 SIGMAS = 5
@@ -107,6 +114,28 @@ def test_every_guide_starts_from_the_model_and_shares_what_it_shared():
     assert float(a.kl_weight) == 1
 
 
+def test_rows_of_papers_are_compared_as_their_models_and_guides_are(linear):
+    """Objectives and their parts give the same numbers; bounds are those of `bound_x`, accuracy that of x."""
+    built = {}
+    for name, how in {"diagonal": {}, "rank 1": {"rank": 1}}.items():
+        torch.manual_seed(0)
+        built[name] = PAPERS["latent-classifier"].build(4, 3, z_dim=2, hidden=(5,), scale=0.5, **how)
+    x, y = torch.rand(30, 4), torch.arange(30) % 3
+    rows = [(x[:6], torch.eye(3)[[0, 1, 2, 0, 1, 2]], x[6:])]
+    settings = {"epochs": 2, "learning_rate": 0.1, "num_samples": 3, "draws": 2, "progress": False}
+    found = compare_objectives(built, rows, x=x, y=y, bound_x=x[:10], **settings).rows
+    for (name, objective), row in zip(built.items(), found, strict=True):
+        weights = partial(SemiSupervisedELBO, labelled_weight=0.5)
+        alone = compare_guides(
+            objective.model, {name: objective.guide}, rows, x=x[:10], y=y[:10], objective=weights, **settings
+        )
+        measured = ("bound", "iw_bound", "gap", "kl", "parameters")
+        assert {key: row[key] for key in measured} == {key: alone.rows[0][key] for key in measured}
+        torch.manual_seed(0)
+        assert row["accuracy"] == accuracy(partial(alone.objectives[name].guide.classify, num_samples=3), x, y)
+    assert found[0]["bound"] != found[1]["bound"]
+
+
 def test_it_prints_as_a_table_with_a_line_for_each_guide(linear):
     x, _ = linear.draw(60)
     guide = linear_guide(linear, linear.exact())
@@ -122,9 +151,10 @@ def test_it_prints_as_a_table_with_a_line_for_each_guide(linear):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"guides": {}}, "guides is empty"),
+        ({"guides": {}}, "nothing to compare"),
         ({"draws": 0}, "draws must be at least 1"),
         ({"x": torch.zeros(5)}, r"\(N, D\)"),
+        ({"bound_x": torch.zeros(5)}, r"\(N, D\)"),
         ({"num_samples": 0}, "num_samples must be a positive"),
         ({"epochs": 0}, "epochs"),
     ],
@@ -257,3 +287,35 @@ def test_a_callable_flow_of_pyro_is_drawn_too(linear):
     guide = VAEGuide(q_z=FlowNet((5,), 2, flow=transforms.radial, hidden=()))
     x, _ = linear.draw(1)
     assert numbers(posterior_2d(vae(linear), {"radial": guide}, x, size=50).axes[1]) > 0
+
+
+def a_row(guide, bound, **others):
+    return {"guide": guide, "bound": bound, "iw_bound": bound + 2, "gap": 2.0, "seconds_per_step": 0.05, **others}
+
+
+def dots(axes):
+    return [line.get_xdata().tolist() for line in axes.get_lines() if line.get_marker() == "o"]
+
+
+def test_compared_guides_has_a_line_for_each():
+    bounds, accuracies, seconds = compared_guides(
+        [a_row("diagonal", -98.0, accuracy=0.9), a_row("iaf", -97.0, accuracy=0.92)]
+    ).axes
+    assert [label.get_text() for label in bounds.get_yticklabels()] == ["diagonal", "iaf"]
+    assert dots(bounds) == [[-98, -97], [-96, -95]]
+    assert dots(accuracies) == [[0.9, 0.92]]
+    assert dots(seconds) == [[50, 50]]
+    assert bounds.get_ylim()[0] > bounds.get_ylim()[1]  # the first above
+    assert accuracies.get_xlabel() == "accuracy"
+
+
+def test_compared_guides_without_accuracy_has_no_panel_for_it():
+    assert [axes.get_xlabel() for axes in compared_guides([a_row("diagonal", -98.0)]).axes] == [
+        "nats per row", "milliseconds a step"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "message"), [([], "rows has no row"), ([{"guide": "a"}], "without bound, iw_bound")])
+def test_compared_guides_asks_for_rows_of_a_comparison(rows, message):
+    with pytest.raises(ValueError, match=message):
+        compared_guides(rows)

@@ -78,6 +78,17 @@ def test_every_row_takes_the_objectives_settings(name):
     assert PAPERS[name].build(6, 3, hidden=(4,), z_dim=2, num_samples=3).num_samples == 3
 
 
+@pytest.mark.parametrize("how", [{"rank": 1}, {"flow": "iaf"}], ids=["rank", "flow"])
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_model_starts_the_same_under_every_posterior(name, how):
+    """With the same seed, which is what comparisons of posteriors stand on."""
+    started = []
+    for posterior in ({}, how):
+        torch.manual_seed(0)
+        started.append(PAPERS[name].build(6, 3, z_dim=10, hidden=(4,), **posterior).model.state_dict())
+    assert all(torch.equal(value, started[1][key]) for key, value in started[0].items())
+
+
 @pytest.mark.parametrize("name", [name for name, row in PAPERS.items() if row.classifies])
 def test_a_prior_of_the_classes_is_the_models(name):
     """Where p(y) is a constant. Where y depends on a latent there is none to give, and the keyword is unknown."""
