@@ -15,6 +15,7 @@ from ..inference.evaluation import evaluating, module_tensor, sample
 from .grid import image_grid
 
 MOST_SLIDERS = 12
+PICTURE_DPI = 400  # a single picture is small in inches
 
 
 def latent_sliders(
@@ -136,7 +137,9 @@ def _picture(model: nn.Module, latents: dict[str, Tensor], y: Tensor | None, sha
     like = module_tensor(model)
     latents = {name: value.to(like) for name, value in latents.items()}
     image = sample(model, 1, None if y is None else y.to(like), latents=latents, mean=True)
-    return image_grid(image, rows=1, columns=1, shape=shape)
+    figure = image_grid(image, rows=1, columns=1, shape=shape)
+    figure.set_dpi(PICTURE_DPI)
+    return figure
 
 
 def _show(output: Any, figure: Figure | None, printed: str = "") -> None:

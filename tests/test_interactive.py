@@ -34,7 +34,9 @@ def shown(box):
 def drawn(image):
     """The same, of an image that is drawn directly."""
     buffer = io.BytesIO()
-    image_grid(image, rows=1, columns=1, shape=SHAPE).savefig(buffer, format="png")
+    figure = image_grid(image, rows=1, columns=1, shape=SHAPE)
+    figure.set_dpi(400)
+    figure.savefig(buffer, format="png")
     buffer.seek(0)
     return imread(buffer)
 
