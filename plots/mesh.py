@@ -64,7 +64,8 @@ def latent_mesh(
     figure = new_figure(7.4 if given is None else 11.1, 4.3)
     panels = figure.subplots(1, 2 if given is None else 3)
     _draw_mesh(panels[0], model, None, box, size, shape, site)
-    panels[0].set_title(f"Samples given {site}, class drawn", fontsize="medium")
+    drawn = ", class drawn" if hasattr(model, "y_dim") else ""  # a model without classes has none to draw
+    panels[0].set_title(f"Samples given {site}{drawn}", fontsize="medium")
     _draw_points(panels[1], points, labels, names, box, site)
     if given is not None:
         _draw_mesh(panels[2], model, torch.eye(num_classes)[[given] * size**2], box, size, shape, site)

@@ -12,6 +12,7 @@ from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from pyro.distributions import Normal, OneHotCategorical
+from semipyro.papers import PAPERS
 from semipyro.plots import (
     cluster_kl,
     component_kl,
@@ -295,6 +296,15 @@ def test_the_box_holds_the_inner_part_of_the_data_unless_told():
     z = guide.encode(x).detach()
     for k, (low, high) in enumerate(((left, right), (bottom, top))):
         assert ((z[:, k] > low) & (z[:, k] < high)).float().mean() == pytest.approx(0.98, abs=0.005)
+
+
+def test_the_mesh_s_title_speaks_of_classes_where_there_are_any():
+    """A VAE has none to draw."""
+    y = torch.zeros(9, dtype=torch.long)
+    for name, title in {"m1": "Samples given z", "m2": "Samples given z, class drawn"}.items():
+        built = PAPERS[name].build(16, 2, z_dim=2, hidden=(4,))
+        figure = latent_mesh(built.model, built.guide, torch.rand(9, 16), y, 2, (4, 4), site="z", size=2)
+        assert figure.axes[0].get_title() == title
 
 
 def test_a_latent_that_never_varies_has_a_box():
