@@ -32,8 +32,8 @@ def parser() -> Parser:
     add = flags.add_argument_group("ADGM").add_argument
     add("--form", choices=list(FORMS), default="workshop", help="which model")
     add("--a-dim", type=count, default=100, help="width of the auxiliary variable a")
-    add("--averaged-classifier", action="store_true", help="train on the authors' surrogate, with q(y|x) averaged over "
-        "the draws of a, which is not a bound")  # fmt: skip
+    add("--averaged-classifier", action="store_true", help="train on the authors' bound, with q(y|x) averaged over the "
+        "draws of a, in the place of U")  # fmt: skip
     add("--test-samples", type=count, default=100, help="draws of a over which the classifier is averaged for the test")
     add_weight_flags(
         flags, WEIGHTS, "beta", "both weights as in the papers, which do not give it; the authors' SDGM code has 0.1"

@@ -25,8 +25,9 @@ class SemiSupervisedELBO(Objective):
     draws of Σ_y q(y | a, x) (L_a(x, y) − log q(y | a, x)).
 
     The authors of ADGM, SDGM and AGM-DGM put q̄ = the mean of q(y | a_s, x) over the draws in both places of q, and
-    L̄ = the mean of the L_a. That counts too much entropy and is no bound. `averaged_classifier=True` trains with it:
-    in training mode the term `surrogate` stands in the place of `unlabelled`, which evaluation still measures.
+    L̄ = the mean of the L_a. That is not U but the bound of another guide, whose y does not know which of the draws it
+    goes with: a_1 … a_S ~ q(a | x), y ~ q̄(y | x), s uniform, z ~ q(z | a_s, y, x). `averaged_classifier=True` trains
+    with it: in training mode the term `surrogate` stands in the place of `unlabelled`, which evaluation still measures.
 
     Args:
         model: p, called as `model(x, y=None)`.
@@ -35,7 +36,7 @@ class SemiSupervisedELBO(Objective):
         classification_weight: weight of `classification`; 0 leaves it out of the loss, though not of the terms.
         num_samples: S, draws of the continuous latents.
         kl_weight: of log p − log q of every latent site that the guide draws.
-        averaged_classifier: train with the authors' `surrogate`.
+        averaged_classifier: train with the authors' bound, `surrogate`.
 
     Raises:
         ValueError: a negative weight, or `num_samples` not a positive integer.
@@ -74,7 +75,7 @@ class SemiSupervisedELBO(Objective):
         return terms
 
     def surrogate(self, x: Tensor) -> Tensor:
-        """mean_n Σ_y q̄(y | x) (L̄(x, y) − log q̄(y | x)): not a bound; q̄ is eq. (33) of arXiv:1901.08560.
+        """mean_n Σ_y q̄(y | x) (L̄(x, y) − log q̄(y | x)), a bound in expectation; q̄ is eq. (33) of arXiv:1901.08560.
 
         Raises:
             ValueError: the guide has no y.

@@ -15,6 +15,7 @@ import pytest
 import torch
 from plain import (
     PRIOR,
+    SIGMAS,
     close,
     differences,
     drawn,
@@ -27,7 +28,10 @@ from plain import (
     rows,
     with_swap,
 )
-from semipyro.inference import Objective
+from pyro.distributions import OneHotCategorical
+from pyro.poutine import condition, trace
+from semipyro.inference import Objective, log_likelihood
+from semipyro.papers import PAPERS
 from torch import Tensor
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -230,9 +234,51 @@ def test_averaged_classifier_by_hand(name: str, S: int, kl_weight: float) -> Non
     assert differences(objective, rows(), hand.terms(*rows())) == []
 
 
+@torch.no_grad()
+def forgetful(objective: Objective, x: Tensor, S: int, entropy: str) -> Tensor:
+    """log p − log q of a guide whose y does not know which draw of a it goes with, once for every row: (N,).
+
+    a_1 ... a_S ~ q(a | x), y ~ q̄(y) = mean_s q(y | a_s, x), s uniform, z ~ q(z | a_s, y, x). The model adds to
+    p(x, y, z, a_s) a uniform s and the other a_t ~ q(a | x), which cancel those of the guide.
+    """
+    model, guide = objective.model, objective.guide
+    a = guide.q_a(x).sample((S,))
+    q_y = guide.q_y(a, x).probs.mean(0)
+    y = OneHotCategorical(q_y).sample()
+    a = a[torch.randint(S, (len(x),)), torch.arange(len(x))]
+    q_z = guide.q_z(a, y, x)
+    z = q_z.sample()
+    log_q_y = {"averaged": q_y, "own": guide.q_y(a, x).probs}[entropy].log()
+    nodes = trace(condition(model, {"y": y, "a": a, "z": z})).get_trace(x)
+    nodes.compute_log_prob()
+    log_p = sum(nodes.nodes[site]["log_prob"] for site in ("y", "a", "z", "x"))
+    return log_p - guide.q_a(x).log_prob(a) - (y * log_q_y).sum(-1) - q_z.log_prob(z)
+
+
+@pytest.mark.parametrize("name", AUXILIARY)
+def test_the_surrogate_is_a_bound(name: str) -> None:
+    """It is that of the forgetful guide, whose importance weights average to p(x); with q(y | a_s, x) it is another."""
+    S, repeats = 3, 50
+    torch.manual_seed(0)
+    objective = PAPERS[name].build(3, 3, z_dim=2, a_dim=2, hidden=(4,), num_samples=S, averaged_classifier=True)
+    for parameter in objective.guide.q_y.parameters():
+        parameter.data *= 2  # it reads a
+    x = torch.tensor([[1.0, 0.0, 1.0]]).expand(2000, -1)
+    surrogate = torch.stack([objective.train()(None, None, x)["surrogate"].detach() for _ in range(repeats)])
+    evidence = log_likelihood(objective.model, objective.guide, x[:1], num_samples=300_000)
+    for entropy in ("averaged", "own"):
+        log_w = torch.cat([forgetful(objective, x, S, entropy) for _ in range(repeats)])
+        error = (log_w.var() / len(log_w) + surrogate.var() / repeats).sqrt()
+        assert (abs(log_w.mean() - surrogate.mean()) < SIGMAS * error) == (entropy == "averaged")
+        if entropy == "averaged":
+            w = (log_w - evidence).exp()
+            assert abs(w.mean() - 1) < SIGMAS * w.std() / len(w) ** 0.5 < 0.2
+    assert surrogate.mean() + SIGMAS * error < evidence
+
+
 @pytest.mark.parametrize("name", AUXILIARY)
 def test_averaged_classifier_matters_only_where_the_classifier_reads_a(name: str) -> None:
-    """Where q(y | a, x) ignores a, q̄ = q, and the surrogate is the bound; elsewhere it is not."""
+    """Where q(y | a, x) ignores a, q̄ = q, and the surrogate is U; elsewhere it is another bound."""
     objective, x = weighted(name, S=3, averaged_classifier=True), rows()[2]
 
     def both() -> tuple[Tensor, Tensor]:
