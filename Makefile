@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LINK := $(VENV)/.src/semipyro
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs format clean
+.PHONY: help demo test lint notebooks docs format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1~\2/p' Makefile | while IFS='~' read -r t d; do printf '%-12s %s\n' "$$t" "$$d"; done
@@ -23,6 +23,9 @@ lint: $(VENV)/.installed-test $(LINK) ## ruff (rules and format) and mypy
 	$(BIN)/ruff format --check .
 	cd $(VENV)/.src && MYPYPATH=.:semipyro/examples \
 	    $(abspath $(BIN))/mypy --config-file semipyro/pyproject.toml --cache-dir semipyro/.mypy_cache semipyro
+
+notebooks: $(VENV)/.installed-test ## run the notebooks anew, and keep their outputs
+	$(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False examples/notebooks/*.ipynb
 
 docs: $(VENV)/.installed-test ## run what the documentation claims: doctests, README commands and examples, links
 	$(BIN)/pytest tests/test_docs.py

@@ -70,7 +70,7 @@ def posterior_2d(
         check_one_hot(y, "y", rows=len(x), num_classes=getattr(model, "y_dim", None))
     if row_names is not None and len(row_names) != len(x):
         raise ValueError(f"row_names has {len(row_names)} names, but x has {len(x)} rows")
-    figure = new_figure(2.5 * (1 + len(guides)) + 0.3, 2.8 * len(x))
+    figure = new_figure(2.5 * (1 + len(guides)) + 0.3, 2.8 * len(x) + 0.4)
     panels = figure.subplots(len(x), 1 + len(guides), squeeze=False)
     with evaluating(model, *guides.values()), torch.random.fork_rng():
         torch.manual_seed(0)
