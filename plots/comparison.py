@@ -44,6 +44,8 @@ def compared_guides(rows: Sequence[Mapping[str, Any]]) -> Figure:
         if milliseconds:
             axes.set_xlim(0, 1.1 * max(values))
         else:
+            middle, reach = (max(values) + min(values)) / 2, 0.6 * (max(values) - min(values))
+            axes.set_xlim(middle - max(reach, 0.01), middle + max(reach, 0.01))  # points of a percent are no gulf
             axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     figure.legend(*bounds.get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
     return figure

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SUMMARIES = sorted((ROOT / "results").rglob("summary.json"))
 M2 = [path for path in SUMMARIES if json.loads(path.read_text())["paper"] == "m2"]
 OTHERS = [path for path in SUMMARIES if path not in M2]
+COMPARISONS = sorted((ROOT / "results").rglob("comparison.json"))
 PAGES = (ROOT / "README.md", ROOT / "results" / "README.md")  # of M2's runs, and of the others
 
 
@@ -41,11 +42,25 @@ def test_the_row_of_another_model_is_what_was_measured(path):
     assert settings["paper"] == found["paper"]
 
 
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.parent.name)
+def test_the_table_of_guides_is_what_was_measured(path):
+    found, folder = json.loads(path.read_text()), path.parent.relative_to(PAGES[1].parent).as_posix()
+    lines = [line for line in PAGES[1].read_text().splitlines() if f"({folder})" in line]
+    settings = json.loads((path.parent / "settings.json").read_text())
+    assert (found["paper"], found["epochs"]) == (settings["paper"], settings["epochs"])
+    assert len(lines) == len(found["rows"])
+    for line, row in zip(lines, found["rows"], strict=True):
+        nats = [f"{row[name]:.2f}" for name in ("bound", "iw_bound", "gap", "kl")]
+        others = [f"{row['accuracy']:.1%}", f"{row['parameters']:,}", f"{1000 * row['seconds_per_step']:.0f}"]
+        assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [row["guide"], *nats, *others]
+
+
 def test_every_row_has_its_file():
     rows = [line for page in PAGES for line in page.read_text().splitlines() if re.match(r"\| \[.*-epochs\)", line)]
-    assert len(rows) == len(SUMMARIES)
+    assert len([line for line in rows if "compare_guides/" not in line]) == len(SUMMARIES)
     assert M2
     assert OTHERS
+    assert COMPARISONS
 
 
 @pytest.mark.parametrize("path", SUMMARIES, ids=lambda path: path.parent.name)
