@@ -16,7 +16,7 @@ demo: $(VENV)/.installed ## train M2 on the embedded digits and draw its figures
 	$(BIN)/python examples/ss_vae_m2.py --out runs/demo --overwrite
 
 test: lint ## everything that has to pass: lint, types, tests, the README's commands
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed-test $(LINK) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
