@@ -349,7 +349,8 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """The posterior mean of the latent at the most probable class, (N, z_dim), in the type of X."""
         latents = self._of_rows(X, lambda x: self.objective_.guide.encode(self._seen(x)))
-        return latents.astype(getattr(X, "dtype", None) if getattr(X, "dtype", None) == np.float32 else np.float64)
+        single = getattr(X, "dtype", None) == np.float32
+        return latents.astype(np.float32) if single else latents
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """The importance-weighted bound on log p(x) of each row, with 100 draws, in nats, (N,).
