@@ -38,9 +38,8 @@ from .data import Batches, batches
 from .files import write_whole
 from .inference import Objective, fit, log_likelihood, sample
 from .inference.evaluation import DRAWS, ROWS, evaluating, module_tensor
-from .papers import PAPERS
+from .papers import CLASSIFYING, PAPERS
 
-CLASSIFYING = [name for name, paper in PAPERS.items() if paper.classifies]
 CLUSTERING = ("gm-dgm", "agm-dgm")  # rows that find classes without any label
 STACKED = "m1-m2"  # the row that learns from M1's latents
 STEPS, LEAST_EPOCHS = 2000, 20  # of a training whose `epochs` is None
@@ -48,6 +47,7 @@ LIKELIHOOD_DRAWS = 100  # of the importance-weighted likelihood
 ROUNDS = 1000  # of draws from the model, at most, in search of a class
 SEED = 0  # of what predictions draw
 FORMAT = "semipyro.SemiSupervisedClassifier, version 1"
+KEPT = ("likelihood_", "history_", "n_iter_", "seed_", "n_features_in_", "feature_names_in_", "_n_features_out")
 ONE_AT_A_TIME = threading.RLock()  # the threads of a process share Pyro's handlers and PyTorch's random numbers
 
 
@@ -477,9 +477,6 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         return tags
 
 
-KEPT = ("likelihood_", "history_", "n_iter_", "seed_", "n_features_in_", "feature_names_in_", "_n_features_out")
-
-
 class SameNoise(TorchFunctionMode):
     """Draws the same standard normal numbers for every row, so that no row's result depends on the others.
 
@@ -577,7 +574,8 @@ def _drawn_of(model: Any, n: int, y: Tensor | None, num_classes: int) -> Tensor:
             missing[wanted[: len(those)]] = False
         if not missing.any():
             return found
-    raise ValueError(f"the model hardly ever draws class number {y[missing][0].item()}: none in {ROUNDS * ROWS} rows")
+    rows = ROUNDS * max(n, ROWS)
+    raise ValueError(f"the model hardly ever draws class number {y[missing][0].item()}: too few in {rows:,} rows")
 
 
 def _class_of(model: Any, nodes: Mapping[str, Any]) -> Tensor:

@@ -458,3 +458,5 @@ PAPERS: dict[str, Paper] = {
         Paper("untapped", _GEMP_2017, None, True, build_untapped, weights_untapped),
     )
 }
+
+CLASSIFYING = [name for name, paper in PAPERS.items() if paper.classifies]

@@ -298,7 +298,6 @@ def learn_from_labels(
             with the model's hidden layers.
         figures: figures of the trained objective beyond those of every example.
         drawn: which figures of what the model generates are drawn.
-        noted: what else summary.json says.
         noted: what else goes into summary.json.
         others: other classifiers of a trained objective, by the letter of their density, to be measured too.
     """

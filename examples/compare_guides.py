@@ -39,11 +39,10 @@ from common import (
 from semipyro import plots
 from semipyro.distributions import FLOWS
 from semipyro.inference import Comparison, Objective, compare_objectives
-from semipyro.papers import PAPERS
+from semipyro.papers import CLASSIFYING, PAPERS
 
 GUIDES = ("diagonal", "rank-5", "planar-8", "iaf-2-amortised", "spline-coupling-2")
 Row = dict[str, Any]
-CLASSIFYING = [name for name, paper in PAPERS.items() if paper.classifies]
 
 
 def posterior(guide: str) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from semipyro.compat import mend_torchvision
 from semipyro.data import load, mask_labels
-from semipyro.estimator import CLASSIFYING, SemiSupervisedClassifier
-from semipyro.papers import PAPERS
+from semipyro.estimator import SemiSupervisedClassifier
+from semipyro.papers import CLASSIFYING, PAPERS
 from semipyro.plots.common import new_figure
 from sklearn import datasets
 from sklearn.base import ClassifierMixin
@@ -202,8 +202,9 @@ def measure(table: Table, data: str, method: str, labels: int, draw: int) -> Cel
         x, x_test = scaler.transform(x), scaler.transform(x_test)
     if method in LABELS_ONLY:
         x, masked = x[masked >= 0], masked[masked >= 0]
-    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of label spreading, which is used as it comes
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):  # 0 / 0 of label spreading, see `unknown`
+        # label spreading's alone, which is used as it comes: it stops at max_iter; a regression's is shown
+        warnings.filterwarnings("ignore", "max_iter=.* was reached without convergence", ConvergenceWarning)
         start = time.perf_counter()
         probabilities = classifier.fit(x, masked).predict_proba(x_test)
         seconds = time.perf_counter() - start
@@ -309,7 +310,7 @@ def _draw_reliability(axes: Any, cells: Sequence[Cell], **look: Any) -> None:
     full = rows >= 10  # fewer say little
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, zorder=1)
     axes.plot(confidence[full] / rows[full], right[full] / rows[full], "o-", markersize=4, linewidth=1.2, **look)
-    axes.set(xlabel=f"confidence, {most} labels of each class", ylabel="share that is right", aspect="equal")
+    axes.set(xlabel=f"confidence, {most} labels of each class", ylabel="share that is right")
 
 
 def unique(cells: Sequence[Cell], name: str) -> list[Any]:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy import sparse
 from semipyro.data import batches
-from semipyro.estimator import CLASSIFYING, CLUSTERING, SameNoise, SemiSupervisedClassifier, known_labels
+from semipyro.estimator import CLUSTERING, SameNoise, SemiSupervisedClassifier, known_labels
 from semipyro.inference import fit, log_likelihood
-from semipyro.papers import PAPERS
+from semipyro.papers import CLASSIFYING, PAPERS
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_blobs
@@ -224,8 +224,7 @@ def test_a_class_with_a_single_label(blobs):
 def test_all_rows_have_a_label(blobs, model):
     X, truth, _ = blobs
     learnt = small(model, epochs=60).fit(X, truth)
-    if model == "m2":
-        assert learnt.score(X, truth) > 0.9
+    assert learnt.score(X, truth) > 0.9
     assert np.isfinite(learnt.score_samples(X)).all()
 
 
@@ -271,7 +270,11 @@ def test_one_two_and_ten_thousand_features(features):
     learnt = small(epochs=2).fit(X, y)
     assert learnt.n_features_in_ == features
     assert learnt.predict(X[:1]).shape == (1,)
-    assert np.isfinite(learnt.score_samples(X[:3])).all()
+    torch.manual_seed(0)
+    x = torch.tensor(learnt.scaler_.transform(X[:3])).float().double()
+    with SameNoise():
+        standard = log_likelihood(learnt.objective_.model, learnt.objective_.guide, x, num_samples=100)
+    assert learnt.score_samples(X[:3]) == pytest.approx(standard.numpy() - np.log(learnt.scaler_.scale_).sum())
     assert learnt.sample(2).shape == (2, features)
 
 
@@ -381,7 +384,7 @@ def test_pipelines_grids_and_cross_validation(blobs):
     assert cross_val_score(pipeline, X, y, cv=3).min() > 0.7
     grid = GridSearchCV(small(), {"hidden": [(4,), (16,)], "model": ["m2", "adgm"]}, cv=2).fit(X, y)
     assert grid.best_score_ > 0.7
-    assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
+    assert grid.cv_results_["mean_test_score"].min() > 0.6  # a class alone has a third; NaN is not above it either
     assert clone(small()).get_params() == small().get_params()
 
 

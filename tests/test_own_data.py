@@ -1,8 +1,6 @@
 """The script that sets the estimator beside scikit-learn's own means: its cells, its table, its files and errors."""
 
-import io
 import json
-from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 from semipyro import estimator
 from sklearn.datasets import make_blobs
 from test_examples import EXAMPLES, files, times
+from test_examples_papers import call
 
 METHODS = ["m2", "logistic regression", "random forest", "label spreading", "self-training"]
 
@@ -43,16 +42,11 @@ def run(script, own, tmp_path, monkeypatch):
     monkeypatch.setattr(estimator, "STEPS", 40)
     monkeypatch.setattr(estimator, "LEAST_EPOCHS", 1)
 
-    def call(flags):
-        printed, status = (io.StringIO(), io.StringIO()), 0
-        with redirect_stdout(printed[0]), redirect_stderr(printed[1]):
-            try:
-                script.main(["--out", "run", *flags.format(own=own).split()])
-            except SystemExit as stopped:
-                status = stopped.code
-        return status, *(text.getvalue() for text in printed)
+    def ended(flags):
+        done = call(script, f"--out run {flags}", own)
+        return done.returncode, done.stdout, done.stderr
 
-    return call
+    return ended
 
 
 def cells(folder):
