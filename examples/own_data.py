@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from command_line import Parser, command, count, natural, write_json
+from command_line import Parser, command, count, natural
 from common import save_figures, say, versions
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from semipyro.compat import mend_torchvision
 from semipyro.data import load, mask_labels
 from semipyro.estimator import SemiSupervisedClassifier
+from semipyro.files import write_whole
 from semipyro.papers import CLASSIFYING, PAPERS
 from semipyro.plots.common import new_figure
 from sklearn import datasets
@@ -47,6 +48,7 @@ BUILT_IN = {
     "iris": datasets.load_iris,
 }
 MNIST_ROWS = 10_000
+MARKS = ("<!-- own_data -->", "<!-- end of own_data -->")
 BINS = 10  # of the reliability plot
 TEST_SHARE = 0.3
 LABELS_ONLY = ("logistic regression", "random forest")
@@ -80,6 +82,7 @@ def parser() -> Parser:
     group = flags.add_mutually_exclusive_group()
     group.add_argument("--resume", action="store_true", help="go on in --out; data, models and draws can be added")
     group.add_argument("--overwrite", action="store_true", help="start again, in the same folder")
+    add("--page", type=Path, help=f"page of documentation that receives the table, between {MARKS[0]} and {MARKS[1]}")
     add("--quiet", action="store_true", help="show nothing but warnings and errors")
     return flags
 
@@ -97,10 +100,19 @@ def run(args: argparse.Namespace) -> None:
     )
     for cell in tqdm(work, total=len(missing), disable=True if args.quiet else None):
         cells.append(cell)
-        write_json({"cells": sorted(cells, key=key), "versions": versions()}, path)
+        write_cells(cells, path)
     say(args, markdown(cells))
     save_figures(args.out, figures(cells))
+    if args.page:
+        write_page(args.page, markdown(cells))
     say(args, f"Cells and figures are in {args.out}.")
+
+
+def write_cells(cells: Sequence[Cell], path: Path) -> None:
+    """A line for each cell, which is small enough to be kept beside the code."""
+    lines = ",\n".join(map(json.dumps, sorted(cells, key=key)))
+    text = f'{{"versions": {json.dumps(versions())}, "cells": [\n{lines}\n]}}\n'
+    write_whole(path, lambda temporary: temporary.write_text(text))
 
 
 def read_cells(args: argparse.Namespace, path: Path) -> list[Cell]:
@@ -238,9 +250,9 @@ def scores(probabilities: NDArray[np.float64], y: NDArray[np.int64]) -> dict[str
         torch.as_tensor(probabilities), torch.as_tensor(y), num_classes=probabilities.shape[1], n_bins=15
     )
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    sums = (np.bincount(place, weights, minlength=BINS).tolist() for weights in (None, right, confidence))
+    sums = (np.bincount(place, weights, minlength=BINS).round(2).tolist() for weights in (None, right, confidence))
     bins = dict(zip(("rows", "right", "confidence"), sums, strict=True))
-    return {"accuracy": float(right.mean()), "calibration_error": float(error), "bins": bins}
+    return {"accuracy": round(float(right.mean()), 6), "calibration_error": round(float(error), 6), "bins": bins}
 
 
 # What is shown
@@ -258,10 +270,11 @@ def markdown(cells: Sequence[Cell]) -> str:
         numbers, own = sorted(unique(cells, "labels")), [cell for cell in cells if cell["data"] == data]
         lines += ["", f"| {data}, labels of each class | " + " | ".join(map(str, numbers)) + " | seconds |"]
         lines += ["|---" * (len(numbers) + 2) + "|"]
-        for method in unique(own, "method"):
+        for method in methods_of(own):
             each = [[c for c in own if (c["method"], c["labels"]) == (method, number)] for number in numbers]
             seconds = np.median([cell["seconds"] for found in each for cell in found])
-            lines.append(f"| {titled(method)} | {' | '.join(map(_written, each))} | {seconds:.2g} |")
+            took = f"{seconds:.0f}" if seconds >= 1 else "below 1"
+            lines.append(f"| {titled(method)} | {' | '.join(map(_written, each))} | {took} |")
     return "\n".join(lines).strip()
 
 
@@ -273,6 +286,15 @@ def _written(cells: Sequence[Cell]) -> str:
     return f"{right.mean():.1f} ± {right.std():.1f} ({error:.0f})"
 
 
+def write_page(page: Path, table: str) -> None:
+    """Puts the table between the marks of a page; a ValueError where it has none."""
+    before, first, rest = page.read_text().partition(MARKS[0])
+    _, last, after = rest.partition(MARKS[1])
+    if not last:
+        raise ValueError(f"--page {page} has no {(first and MARKS[1]) or MARKS[0]}")
+    write_whole(page, lambda temporary: temporary.write_text(f"{before}{first}\n{table}\n{last}{after}"))
+
+
 def figures(cells: Sequence[Cell]) -> dict[str, Figure]:
     """Accuracy over the number of labels, and reliability with the most labels; a panel for each data set."""
     return {"accuracy": _panels(cells, _draw_accuracy), "reliability": _panels(cells, _draw_reliability)}
@@ -280,9 +302,14 @@ def figures(cells: Sequence[Cell]) -> dict[str, Figure]:
 
 def _panels(cells: Sequence[Cell], draw: Any) -> Figure:
     names = unique(cells, "data")
-    figure = new_figure(3.1 * len(names) + 0.4, 3.4)
-    methods = unique(cells, "method")
-    for axes, data in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = new_figure(3.1 * columns + 0.4, 2.9 * rows + 0.5)
+    methods = methods_of(cells)
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    for axes, data in zip(panels, names, strict=False):
         for place, method in enumerate(methods):
             own = [cell for cell in cells if (cell["data"], cell["method"]) == (data, method)]
             draw(axes, own, label=titled(method), color=f"C{place}", zorder=3 if method in PAPERS else 2)
@@ -300,7 +327,7 @@ def _draw_accuracy(axes: Any, cells: Sequence[Cell], **look: Any) -> None:
                   linewidth=1.2, elinewidth=0.8, **look)  # fmt: skip
     axes.set(xscale="log", xlabel="labels of each class", xticks=numbers, xticklabels=numbers)
     axes.minorticks_off()
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
 def _draw_reliability(axes: Any, cells: Sequence[Cell], **look: Any) -> None:
@@ -311,6 +338,11 @@ def _draw_reliability(axes: Any, cells: Sequence[Cell], **look: Any) -> None:
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, zorder=1)
     axes.plot(confidence[full] / rows[full], right[full] / rows[full], "o-", markersize=4, linewidth=1.2, **look)
     axes.set(xlabel=f"confidence, {most} labels of each class", ylabel="share that is right")
+
+
+def methods_of(cells: Sequence[Cell]) -> list[str]:
+    """The methods, models first."""
+    return sorted(unique(cells, "method"), key=lambda method: (method not in PAPERS, method))
 
 
 def unique(cells: Sequence[Cell], name: str) -> list[Any]:

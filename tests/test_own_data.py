@@ -1,13 +1,12 @@
 """The script that sets the estimator beside scikit-learn's own means: its cells, its table, its files and errors."""
 
 import json
-from importlib import import_module
 
 import numpy as np
 import pytest
 from semipyro import estimator
 from sklearn.datasets import make_blobs
-from test_examples import EXAMPLES, files, times
+from test_examples import files, imported, times
 from test_examples_papers import call
 
 METHODS = ["m2", "logistic regression", "random forest", "label spreading", "self-training"]
@@ -15,9 +14,8 @@ METHODS = ["m2", "logistic regression", "random forest", "label spreading", "sel
 
 @pytest.fixture(scope="module")
 def script():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXAMPLES)
-        yield import_module("own_data")
+    with imported("own_data") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +45,22 @@ def run(script, own, tmp_path, monkeypatch):
         return done.returncode, done.stdout, done.stderr
 
     return ended
+
+
+def test_the_table_goes_into_a_page(run, script, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{script.MARKS[0]}\nold\n{script.MARKS[1]}\nafter\n")
+    status, _, complaint = run("--data {own}/trees.csv --label kind --labels 1 --draws 1 --page page.md")
+    assert (status, complaint) == (0, "")
+    assert page.read_text() == "\n".join(
+        ["before", script.MARKS[0], script.markdown(cells(tmp_path)), script.MARKS[1], "after", ""]
+    )
+
+
+def test_a_page_without_marks_is_refused(run, script, tmp_path):
+    (tmp_path / "page.md").write_text(f"{script.MARKS[0]} and no end")
+    status, _, complaint = run("--data {own}/trees.csv --label kind --labels 1 --draws 1 --page page.md")
+    assert (status, complaint) == (2, f"own_data.py: error: --page page.md has no {script.MARKS[1]}\n")
 
 
 def cells(folder):
