@@ -18,16 +18,12 @@ WEIGHTS = {
     "adversary_weight": "weight of the adversary's mean log f(y|z)",
 }
 # where a run goes and how it looks, not what it computes
-RUN_FLAGS = ("name", "usual_scale", "out", "resume", "overwrite", "quiet")
+RUN_FLAGS = ("name", "usual_scale", "out", "resume", "overwrite", "figures", "quiet")
+TRAINING = ("checkpoints/*.ckpt", "checkpoints/.*.partial", "metrics.csv")  # what `fit` writes
 RUN_FILES = (  # the settings last: as long as they are there, the folder is known to be a run's
     "figures/*.png",
     "figures/.*.partial",
-    "checkpoints/*.ckpt",
-    "checkpoints/.*.partial",
-    "guides/*/checkpoints/*.ckpt",
-    "guides/*/checkpoints/.*.partial",
-    "guides/*/*.csv",
-    "metrics.csv",
+    *(f"{part}{name}" for part in ("", "m2/", "guides/*/") for name in TRAINING),
     "comparison.json",
     "summary.json",
     ".*.partial",
@@ -116,6 +112,7 @@ def add_run_flags(parser: Parser, name: str) -> None:
     add = group.add_mutually_exclusive_group().add_argument
     add("--resume", action="store_true", help="go on with the run in --out, to the numbers of a run without a break")
     add("--overwrite", action="store_true", help="delete the run in --out first")
+    group.add_argument("--figures", action=argparse.BooleanOptionalAction, default=True, help="draw figures at the end")
     group.add_argument("--quiet", action="store_true", help="show nothing but warnings and errors")
 
 
@@ -160,6 +157,12 @@ def add_posterior_flags(parser: Parser) -> None:
         "diagonal alone")  # fmt: skip
 
 
+def add_start_flag(parser: Parser) -> None:
+    """Pretraining, as in the thesis' section 3.2."""
+    parser.add_argument("--start-from", type=Path, help="folder of a run of ss_vae_m1.py with the same networks, whose "
+        "p(x|z) and q(z|x) are where training starts; without it, at random weights")  # fmt: skip
+
+
 def posterior_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Those keywords that were given; a ValueError for some that contradict each other."""
     given = {name: getattr(args, name, None) for name in ("flow", "flow_length", "flow_amortised", "rank")}
@@ -191,8 +194,17 @@ def given_weights(args: argparse.Namespace, defaults: dict[str, float], keyword:
     return None
 
 
-def command(parser: Parser, run: Callable[[argparse.Namespace], None], arguments: Sequence[str] | None = None) -> None:
-    """Runs an example: wrong use of any kind ends with exit status 2 and one line, a loss that breaks with 1."""
+def command(
+    parser: Parser,
+    run: Callable[[argparse.Namespace], None],
+    arguments: Sequence[str] | None = None,
+    *,
+    goes_on: str = "--resume goes on from the last whole epoch",
+) -> None:
+    """Runs an example: wrong use of any kind ends with exit status 2 and one line, a loss that breaks with 1.
+
+    `goes_on` says what a user can do after Ctrl-C.
+    """
     args = parser.parse_args(arguments)
     try:
         run(args)
@@ -201,11 +213,11 @@ def command(parser: Parser, run: Callable[[argparse.Namespace], None], arguments
     except FloatingPointError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
-        parser.exit(130, f"\n{parser.prog}: stopped; --resume goes on from the last whole epoch\n")
+        parser.exit(130, f"\n{parser.prog}: stopped; {goes_on}\n")
     except SystemExit as stopped:
         if stopped.code is not None:
             raise
-        parser.exit(143, f"{parser.prog}: stopped; --resume goes on from the last whole epoch\n")  # by SIGTERM, in fit
+        parser.exit(143, f"{parser.prog}: stopped; {goes_on}\n")  # by SIGTERM, in fit
 
 
 def name_folder(args: argparse.Namespace, form: str, usual: str) -> None:

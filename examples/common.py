@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import json
 import math
 import platform
 import sys
@@ -20,7 +21,16 @@ from pyro.distributions import OneHotCategorical
 from semipyro import plots
 from semipyro.data import Batches, Dataset, batches, binarize, load, mask_labels
 from semipyro.distributions import CategoricalNet
-from semipyro.inference import Objective, accuracy, check_fit_settings, classes_used, evaluate, fit, unit_kl
+from semipyro.inference import (
+    Objective,
+    accuracy,
+    check_fit_settings,
+    classes_used,
+    evaluate,
+    fit,
+    load_weights,
+    unit_kl,
+)
 from semipyro.inference.evaluation import evaluating
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
@@ -210,10 +220,39 @@ def make_objective(args: argparse.Namespace, paper: str, title: str, task: Task,
     """The paper's objective with its first weights; makes the folder of the run once nothing is known to be wrong."""
     torch.manual_seed(args.seed)
     objective = PAPERS[paper].build(**build)
+    if getattr(args, "start_from", None):
+        start_from(args, objective)
     rehearse(args, objective, task)
     prepare_folder(args, paper, build)
     announce(args, title, task)
     return objective
+
+
+@torch.no_grad()
+def start_from(args: argparse.Namespace, objective: Objective) -> None:
+    """Copies p(x | z) and q(z | x) of a run of `ss_vae_m1.py`; weights of y, which M1 does not read, start at zero.
+
+    Raises:
+        ValueError: that run has other networks.
+    """
+    vae, whose = load_run(args.start_from), f"--start-from {args.start_from}"
+    copy_network(vae.model.p_x, objective.model.p_x, lambda width: slice(-width, None), whose)  # p(x | y, z): z is last
+    copy_network(vae.guide.q_z, objective.guide.q_z, lambda width: slice(width), whose)  # q(z | x, y): x is first
+
+
+def copy_network(source: nn.Module, target: nn.Module, columns: Callable[[int], slice], whose: str) -> None:
+    """Copies weights; where the target reads more, into these columns, and the others become zero."""
+    weights, into = source.state_dict(), target.state_dict()
+    if weights.keys() != into.keys():
+        raise ValueError(f"{whose} has other networks: both need as many --hidden layers, and the same posterior")
+    for name, value in weights.items():
+        place = into[name].zero_()[..., columns(value.shape[-1])]
+        if place.shape != value.shape:
+            shapes = f"{name} is {tuple(value.shape)}, here {tuple(into[name].shape)}"
+            raise ValueError(
+                f"{whose} has other layers ({shapes}): both need the same --z-dim, --hidden and likelihood"
+            )
+        place.copy_(value)
 
 
 def rehearse(args: argparse.Namespace, objective: Objective, task: Task) -> None:
@@ -230,15 +269,23 @@ def rehearse(args: argparse.Namespace, objective: Objective, task: Task) -> None
 
 
 def train(
-    args: argparse.Namespace, objective: Objective, task: Task, *, monitor: str = "accuracy"
+    args: argparse.Namespace,
+    objective: Objective,
+    task: Task,
+    *,
+    monitor: str = "accuracy",
+    report: Callable[[dict[str, float]], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Fits the objective, with a checkpoint every epoch; leaves it with the weights of the best validation epoch."""
+    """Fits the objective, with a checkpoint every epoch; leaves it with the weights of the best validation epoch.
+
+    `report` is called with each epoch's row, in the place of what is printed.
+    """
     held_out = task.dataset.validation
     return fit(
         objective, task.batches, validation=(held_out.x, held_out.y if monitor == "accuracy" else None),
         validation_bound_x=task.bound_x(held_out.x), monitor=monitor, restore_best=True, out=args.out,
-        resume=args.resume, progress=False if args.quiet else None, report=reporter(args, monitor),
-        **fit_settings(args),
+        resume=args.resume, progress=False if args.quiet else None,
+        report=report or reporter(args, monitor), **fit_settings(args),
     )  # fmt: skip
 
 
@@ -328,8 +375,9 @@ def learn_from_labels(
         f"q(y|x) with one draw): {title}'s is {summary['best_epoch']} of {summary['epochs']}.")  # fmt: skip
     tell_bound(args, summary)
     tell_classes(args, task, summary["classes_used"])
-    usual = standard_figures(objective, task, history, args.seed, classifier=best, drawn=drawn)
-    save_figures(args.out, usual | dict(figures(objective)))
+    if args.figures:
+        usual = standard_figures(objective, task, history, args.seed, classifier=best, drawn=drawn)
+        save_figures(args.out, usual | dict(figures(objective)))
     print_files(args, paper)
 
 
@@ -444,6 +492,14 @@ def save_figures(out: Path, figures: Mapping[str, Figure]) -> None:
     """As figures/*.png."""
     for name, figure in figures.items():
         plots.save(figure, out / "figures" / f"{name}.png")
+
+
+def load_run(folder: Path) -> Objective:
+    """The objective that a script trained, with the weights of its best epoch."""
+    settings = json.loads((folder / "settings.json").read_text())
+    objective = PAPERS[settings["paper"]].build(**settings["build"])
+    load_weights(objective, folder / "checkpoints" / "best.ckpt")
+    return objective.eval()
 
 
 def print_files(args: argparse.Namespace, paper: str) -> None:

@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> None:
     measured["classes_used"] = classes_used(classifier, task.x_unlabelled)
     summary = summarise(args, args.model, task, history, measured)
     tell(args, title, task, summary)
-    save_figures(args.out, figures(args, objective, task, history))
+    if args.figures:
+        save_figures(args.out, figures(args, objective, task, history))
     print_files(args, args.model)
 
 

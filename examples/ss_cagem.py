@@ -9,6 +9,7 @@ Fig. 3; `--kl-warmup` is its temperature. All training rows count as unlabelled 
 import argparse
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from command_line import Parser, add_network_flags, add_weight_flags, command, count, make_parser
 from common import Task, learn_from_labels, make_task, network_settings, test_rows, unit_figure, weight_settings
@@ -44,15 +45,19 @@ def parser() -> Parser:
 def run(args: argparse.Namespace) -> None:
     """Trains, measures, draws."""
     task = make_task(args)
-    build = network_settings(args, task) | weight_settings(args, task, "cagem", WEIGHTS, "beta")
-    build |= {name: getattr(args, name) for name in ("z1_dim", "z2_dim", "z2_hidden", "batch_norm")}
     learn_from_labels(
-        args, "cagem", "CaGeM", task, build,
+        args, "cagem", "CaGeM", task, settings(args, task),
         classifier=lambda cagem: cascade(cagem.model, cagem.guide, args.test_samples),
         figures=lambda cagem: figures(args, cagem, task),
         drawn=("class_samples",),
         others={"q": lambda cagem: partial(cagem.guide.classify, num_samples=args.test_samples)},
     )  # fmt: skip
+
+
+def settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:
+    """Keywords of the paper's `build`."""
+    build = network_settings(args, task) | weight_settings(args, task, "cagem", WEIGHTS, "beta")
+    return build | {name: getattr(args, name) for name in ("z1_dim", "z2_dim", "z2_hidden", "batch_norm")}
 
 
 def figures(args: argparse.Namespace, objective: Objective, task: Task) -> dict[str, Figure]:

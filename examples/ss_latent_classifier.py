@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from command_line import Parser, add_network_flags, command, count, make_parser, name_folder, weight
+from command_line import Parser, add_network_flags, add_start_flag, command, count, make_parser, name_folder, weight
 from common import Task, learn_from_labels, make_task, network_settings, test_rows, unit_figure
 from matplotlib.figure import Figure
 from semipyro import plots
@@ -38,6 +38,7 @@ def parser() -> Parser:
         "--zy-dim", type=count, help="appendix-c: width of z_y, the part of z that p(y|z) reads (default: a fifth of z)"
     )
     add("--test-samples", type=count, default=100, help="draws of z over which the classifier is averaged for the test")
+    add_start_flag(flags)
     flags.set_defaults(binarize=False)
     return flags
 

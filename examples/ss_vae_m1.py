@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
     task = make_task(args)
     objective = make_objective(args, "m1", "M1", task, network_settings(args, task))
     history = train(args, objective, task, monitor="unlabelled")
+    torch.manual_seed(args.seed)  # the same draws for a run that was resumed
     measured = {
         "classifier": args.classifier,
         "test_accuracy": features_accuracy(args, objective, task),
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
         f"the same classifier on the {args.labels} rows themselves": summary["baseline_accuracy"],
     })  # fmt: skip
     tell_bound(args, summary)
-    draw(args, objective, task, history)
+    if args.figures:
+        draw(args, objective, task, history)
     print_files(args, "m1")
 
 

@@ -7,7 +7,6 @@ units of M1 whose means hardly vary are left out. The paper's task is `--data mn
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +23,11 @@ from command_line import (
     make_parser,
     read_settings,
 )
-from common import Task, learn_from_labels, make_task, network_settings, say, weight_settings
+from common import Task, learn_from_labels, load_run, make_task, network_settings, say, weight_settings
 from matplotlib.figure import Figure
 from semipyro import plots
 from semipyro.data import Split, batches
-from semipyro.inference import Objective, load_weights, sample
+from semipyro.inference import Objective, sample
 from semipyro.papers import PAPERS
 from semipyro.papers import SEMI_SUPERVISED_WEIGHTS as WEIGHTS
 from torch import Tensor
@@ -85,16 +84,14 @@ def trained_m1(args: argparse.Namespace, task: Task) -> Objective:
         flags = [text for name in given for text in (f"--{name}", str(getattr(args, name)))]
         flags += ["--data-root", args.data_root] if args.data_root else []
         flags += ["--labels", str(args.labels)] if (task.dataset.train.y >= 0).all() else []
-        flags += ["--quiet"] * args.quiet + ["--resume"] * (args.m1 / "settings.json").exists()
+        flags += ["--quiet"] * args.quiet + ["--no-figures"] * (not args.figures)
+        flags += ["--resume"] * (args.m1 / "settings.json").exists()
         ss_vae_m1.run(ss_vae_m1.parser().parse_args([*flags, "--out", str(args.m1)]))
-    path = args.m1 / "settings.json"
-    found = read_settings(path)
+    found = read_settings(args.m1 / "settings.json")
     if (found["paper"], found.get("data")) != ("m1", args.data):
         raise ValueError(f"--m1 {args.m1} holds a run of {found['paper']} on {found.get('data')}, not of m1 on "
                          f"{args.data}; name another folder")  # fmt: skip
-    m1 = PAPERS["m1"].build(**json.loads(path.read_text())["build"])
-    load_weights(m1, args.m1 / "checkpoints" / "best.ckpt")
-    return m1.eval()
+    return load_run(args.m1)
 
 
 @torch.no_grad()

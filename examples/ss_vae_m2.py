@@ -8,7 +8,16 @@ adversary keeps the class out of z (Jurasiński's thesis, Appendix E).
 import argparse
 from collections.abc import Sequence
 
-from command_line import Parser, add_network_flags, add_weight_flags, command, make_parser, name_folder, weight
+from command_line import (
+    Parser,
+    add_network_flags,
+    add_start_flag,
+    add_weight_flags,
+    command,
+    make_parser,
+    name_folder,
+    weight,
+)
 from common import learn_from_labels, make_task, network_settings, weight_settings
 from semipyro.papers import SEMI_SUPERVISED_WEIGHTS as WEIGHTS
 
@@ -22,6 +31,7 @@ def parser() -> Parser:
         "hundred labels")  # fmt: skip
     flags.add_argument("--adversary", type=weight, nargs="?", const=1.0, help="train against an adversary that reads "
         "the class from z, with this weight (1 if none is given)")  # fmt: skip
+    add_start_flag(flags)
     return flags
 
 

@@ -9,7 +9,7 @@ import argparse
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from command_line import (
@@ -25,7 +25,6 @@ from command_line import (
 )
 from common import (
     Task,
-    fit_settings,
     make_objective,
     make_task,
     measure_bound,
@@ -50,7 +49,6 @@ from semipyro.inference import (
     canonical_images,
     classes_used,
     cross_entropy,
-    fit,
     match_dimensions,
 )
 from semipyro.inference.inverted import GRADIENTS
@@ -91,6 +89,40 @@ def parser() -> Parser:
 
 def run(args: argparse.Namespace) -> None:
     """Trains, measures, draws."""
+    learnt = learn(args)
+    tell(args, learnt.task, learnt.summary)
+    if args.figures:
+        save_figures(args.out, figures(args, learnt))
+    print_files(args, "untapped")
+
+
+class Extraction(NamedTuple):
+    """What each dimension of y stands for, in a trained model.
+
+    Attributes:
+        images: the picture that each draws, (K, D).
+        dimensions: the dimension of each class, (K,), after matching.
+        read: the class that a logistic regression reads in each picture, (K,); one may come twice.
+    """
+
+    images: Tensor
+    dimensions: Tensor
+    read: Tensor
+
+
+class Learnt(NamedTuple):
+    """A run's outcome: untapped, and M2 from the same start without the reverse bound."""
+
+    task: Task
+    objective: Objective
+    history: list[dict[str, float]]
+    found: Extraction
+    found_m2: Extraction
+    summary: dict[str, Any]
+
+
+def learn(args: argparse.Namespace) -> Learnt:
+    """Trains both, measures, and writes summary.json."""
     task = make_task(args, hidden=args.hide, usual=None)
     build = settings(args, task)
     objective = make_objective(args, "untapped", "untapped", task, build)
@@ -103,16 +135,15 @@ def run(args: argparse.Namespace) -> None:
     test = task.dataset.test
     measured = {
         "hidden_classes": list(task.hidden),
-        **{f"test_{name}": value for name, value in measure(objective, task, found[1]).items()},
-        **{f"m2_{name}": value for name, value in measure(m2, task, found_m2[1]).items()},
+        **{f"test_{name}": value for name, value in measure(objective, task, found.dimensions).items()},
+        **{f"m2_{name}": value for name, value in measure(m2, task, found_m2.dimensions).items()},
+        "read": found.read.tolist(),
+        "m2_read": found_m2.read.tolist(),
         "baseline_accuracy": accuracy(labels_only, test.x, test.y),
         **measure_bound(objective, task),
         "classes_used": classes_used(objective.guide.classify, task.x_unlabelled),
     }
-    summary = summarise(args, "untapped", task, history, measured)
-    tell(args, task, summary)
-    save_figures(args.out, figures(args, objective, task, history, found, found_m2))
-    print_files(args, "untapped")
+    return Learnt(task, objective, history, found, found_m2, summarise(args, "untapped", task, history, measured))
 
 
 def settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:
@@ -130,16 +161,15 @@ def train_m2(args: argparse.Namespace, build: dict[str, Any], task: Task) -> Obj
     say(args, "and the same without the reverse bound, which is M2:")
     torch.manual_seed(args.seed)
     m2 = PAPERS["untapped"].build(**{**build, "reverse_weight": 0.0})
-    held_out = task.dataset.validation
-    fit(
-        m2, task.batches, validation=(held_out.x, None), validation_bound_x=task.bound_x(held_out.x),
-        restore_best=True, progress=False if args.quiet else None, **fit_settings(args),
-    )  # fmt: skip
+    args = copy.copy(args)
+    args.out = args.out / "m2"
+    args.out.mkdir(exist_ok=True)
+    train(args, m2, task, monitor="unlabelled")
     return m2
 
 
-def extract(objective: Objective, task: Task) -> tuple[Tensor, Tensor]:
-    """The picture that each dimension of y stands for, (K, D), and the dimension of each class, (K,).
+def extract(objective: Objective, task: Task) -> Extraction:
+    """What each dimension of y stands for.
 
     Dimensions without labels are matched to classes without labels by a logistic regression that saw all of the
     training labels, as in the paper; an optimal assignment takes the place of the paper's rule for ties.
@@ -153,7 +183,7 @@ def extract(objective: Objective, task: Task) -> tuple[Tensor, Tensor]:
     scores = torch.as_tensor(scorer.predict_log_proba(images.numpy())).T  # class, dimension
     dimensions, hidden = torch.arange(task.y_dim), torch.tensor(task.hidden)
     dimensions[hidden] = hidden[match_dimensions(scores[hidden][:, hidden])]
-    return images, dimensions
+    return Extraction(images, dimensions, scores.argmax(0))
 
 
 def measure(objective: Objective, task: Task, dimensions: Tensor) -> dict[str, float]:
@@ -201,22 +231,16 @@ def tell(args: argparse.Namespace, task: Task, summary: dict[str, Any]) -> None:
     tell_classes(args, task, summary["classes_used"])
 
 
-def figures(
-    args: argparse.Namespace,
-    objective: Objective,
-    task: Task,
-    history: list[dict[str, float]],
-    found: tuple[Tensor, Tensor],
-    found_m2: tuple[Tensor, Tensor],
-) -> dict[str, Figure]:
+def figures(args: argparse.Namespace, learnt: Learnt) -> dict[str, Figure]:
     """Those of every example, and the digits of each dimension of y, with and without the reverse bound: Fig. 2."""
-    matched = Matched(objective.guide, found[1])
-    drawn = standard_figures(objective, task, history, args.seed, classifier=matched)
+    task, objective = learnt.task, learnt.objective
+    matched = Matched(objective.guide, learnt.found.dimensions)
+    drawn = standard_figures(objective, task, learnt.history, args.seed, classifier=matched)
     labelled = [label for label in range(task.num_classes) if label not in task.hidden]
-    for name, (images, dimensions) in (("digit_extraction", found), ("digit_extraction_m2", found_m2)):
+    for name, found in (("digit_extraction", learnt.found), ("digit_extraction_m2", learnt.found_m2)):
         if len(task.shape) == 2:
-            names = [str(int((dimensions == k).nonzero())) for k in range(task.y_dim)]
-            drawn[name] = plots.digit_extraction(images, task.shape, labelled=labelled, names=names)
+            names = [str(int((found.dimensions == k).nonzero())) for k in range(task.y_dim)]
+            drawn[name] = plots.digit_extraction(found.images, task.shape, labelled=labelled, names=names)
     return drawn
 
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ import torch
 from semipyro.data import batches, binarize, load, mask_labels
 from semipyro.inference import compare_objectives
 from semipyro.papers import PAPERS
-from test_examples import EXAMPLES, files, numbers, times
+from test_examples import EXAMPLES, files, imported, numbers, times
 from test_examples_papers import call
 
 NETWORKS = {"z_dim": 2, "hidden": (8,), "activation": "softplus", "likelihood": "bernoulli"}
@@ -33,9 +32,8 @@ def archive(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def script():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXAMPLES)
-        yield import_module("compare_guides")
+    with imported("compare_guides") as module:
+        yield module
 
 
 @pytest.fixture

@@ -66,6 +66,9 @@ def check(command: str, epochs: int, out: Path) -> None:
     match words:
         case ["make", *arguments]:
             run(["make", "--dry-run", *arguments], MAKEFLAGS="", MAKELEVEL="")
+        case [".venv/bin/python", "examples/reproduce.py" as script, verb, *flags]:
+            small = ["--budget", "smoke", "--work", str(out / "work")] if verb == "run" else []
+            run([sys.executable, script, verb, *flags, *small, "--results", str(out / "results")])
         case ["python" | "python3" | ".venv/bin/python", script, *_] if script.startswith("examples/"):
             run_example(words[1:], epochs, out)
         case ["pip", "install", *arguments] | ["python" | "python3", "-m", "pip", "install", *arguments]:

@@ -22,7 +22,15 @@ from semipyro.inference.checkpoint import objective_state, read_checkpoint
 from semipyro.papers import PAPERS
 from test_examples import EXAMPLES, complaints, files, leave_figures_empty, numbers, summary, times
 
-OTHERS = {"command_line", "common", "compare_guides", "own_data"}  # shared parts, and scripts of no paper
+OTHERS = {
+    "command_line",
+    "common",
+    "compare_guides",
+    "own_data",
+    "reproduce",
+    "tune",
+    "workers",
+}  # shared parts, and scripts of no paper
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in OTHERS)
 SMALL = {
     "ss_vae_m1": "--hidden 12 --z-dim 3 --learning-rate 0.003",

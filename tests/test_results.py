@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ SUMMARIES = sorted((ROOT / "results").rglob("summary.json"))
 M2 = [path for path in SUMMARIES if json.loads(path.read_text())["paper"] == "m2"]
 OTHERS = [path for path in SUMMARIES if path not in M2]
 COMPARISONS = sorted((ROOT / "results").rglob("comparison.json"))
-PAGES = (ROOT / "README.md", ROOT / "results" / "README.md")  # of M2's runs, and of the others
+PAGES = (ROOT / "README.md", ROOT / "results" / "scripts.md")  # of M2's runs, and of the others
 
 
 def row_of(path, page):
@@ -53,6 +54,26 @@ def test_the_table_of_guides_is_what_was_measured(path):
         nats = [f"{row[name]:.2f}" for name in ("bound", "iw_bound", "gap", "kl")]
         others = [f"{row['accuracy']:.1%}", f"{row['parameters']:,}", f"{1000 * row['seconds_per_step']:.0f}"]
         assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [row["guide"], *nats, *others]
+
+
+def test_the_guide_s_table_is_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    own_data = import_module("own_data")
+    cells = json.loads((ROOT / "results" / "own_data" / "cells.json").read_text())["cells"]
+    page = (ROOT / "docs" / "which_model.md").read_text()
+    first, last = own_data.MARKS
+    assert page.split(first)[1].split(last)[0].strip() == own_data.markdown(cells)
+    assert len(cells) == 5 * 5 * 4 * 10  # data sets, methods, numbers of labels, draws
+    for image in re.findall(r"!\[.*?\]\((.*?)\)", page):
+        assert (ROOT / "docs" / image).exists()
+
+
+def test_the_page_of_the_experiments_is_what_was_measured(monkeypatch, tmp_path):
+    """Written anew from the records that are in the repository."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    reproduce = import_module("reproduce")
+    page = reproduce.report.page(reproduce.EXPERIMENTS.values(), ROOT / "results", reproduce.INTRODUCTION)
+    assert page == (ROOT / "results" / "README.md").read_text()
 
 
 def test_every_row_has_its_file():

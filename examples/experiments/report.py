@@ -1,0 +1,112 @@
+"""Tables and figures of what was measured, beside what was published, from the records alone."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+from semipyro import plots
+
+from .base import BUDGETS, Experiment, Number, Record
+from .records import found
+
+UNITS = {"accuracy": ", %", "error": ", error in %", "nats": ", nats", "number": ""}
+COLUMNS = ("", "published", "ours", "budget", "seeds", "epochs", "minutes")
+
+
+def table(experiment: Experiment, results: Path, *, every: bool) -> list[tuple[str, ...]]:
+    """A row for each published number and budget that has records of it; with `every`, of the others too."""
+    records = {budget: found(experiment.cells(budget), results) for budget in BUDGETS}
+    return [row for number in experiment.numbers if every or number.published for row in rows(number, records)]
+
+
+def rows(number: Number, records: dict[str, list[Record]]) -> Iterable[tuple[str, ...]]:
+    """The rows of a number: one a budget, or one that says that it was not run."""
+    label = f"{number.label}{UNITS[number.kind]}"
+    own = {budget: [record for record in of if record["cell"] == number.cell and number.of(record) is not None]
+           for budget, of in records.items()}  # fmt: skip
+    for budget, of in own.items():
+        if of:
+            yield (label, number.published or "–", measured(number, of), budget, str(len(of)), span(of, "epochs"),
+                   span(of, "minutes"))  # fmt: skip
+    if not any(own.values()):
+        yield label, number.published or "–", "–", "not run", "", "", ""
+
+
+def measured(number: Number, records: Sequence[Record]) -> str:
+    """Mean and standard deviation over the seeds."""
+    values = [float(number.of(record) or 0.0) for record in records]
+    digits = {"nats": 2, "number": 2}.get(number.kind, 1)
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{spread}"
+
+
+def span(records: Sequence[Record], field: str) -> str:
+    """One value, or the least and the greatest."""
+    low, high = (f"{pick(record[field] for record in records):.3g}" for pick in (min, max))
+    return low if low == high else f"{low} to {high}"
+
+
+def draw(experiment: Experiment, results: Path) -> list[Path]:
+    """Draws the figures of each budget that has records, and returns their files."""
+    drawn = []
+    for budget in BUDGETS:
+        records = found(experiment.cells(budget), results)
+        for name, figure in (experiment.figures(records) if records else {}).items():
+            drawn.append(results / experiment.name / budget / f"{name}.png")
+            plots.save(figure, drawn[-1])
+    return drawn
+
+
+def pictures(experiment: Experiment, results: Path) -> list[Path]:
+    """The figures that are there: those that were drawn, and those that cells kept."""
+    folders = [(results / experiment.name / budget, results / experiment.home / budget) for budget in BUDGETS]
+    own = [path for folder, _ in folders for path in folder.glob("*.png") if "-seed0-" not in path.name]
+    kept = [
+        path for _, folder in folders for name in experiment.pictures for path in folder.glob(f"*-seed0-{name}.png")
+    ]
+    return sorted(own) + sorted(kept)
+
+
+def state(experiment: Experiment, results: Path) -> str:
+    """How many of its cells are done."""
+    counts = [
+        (budget, len(found(cells, results)), len(cells)) for budget in BUDGETS for cells in [experiment.cells(budget)]
+    ]
+    return ", ".join(f"{budget} {done} of {total}" for budget, done, total in counts if done) or "no cell done"
+
+
+def text(experiment: Experiment, results: Path) -> str:
+    """The table for a terminal."""
+    lines = [COLUMNS, *table(experiment, results, every=True)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    head = f"{experiment.name}: {experiment.about}\n{experiment.paper}; {state(experiment, results)}"
+    foot = [f"Measured on {', '.join(machines(experiment, results))}."] if machines(experiment, results) else []
+    return "\n".join([head, "", *shown, *foot, *([experiment.note] if experiment.note else [])])
+
+
+def machines(experiment: Experiment, results: Path) -> list[str]:
+    """The kinds of machine that computed its cells."""
+    records = [record for budget in BUDGETS for record in found(experiment.cells(budget), results)]
+    return list(dict.fromkeys(record["machine"] for record in records))
+
+
+def page(experiments: Iterable[Experiment], results: Path, introduction: str) -> str:
+    """results/README.md."""
+    return "\n\n".join([introduction, *(section(experiment, results) for experiment in experiments)]) + "\n"
+
+
+def section(experiment: Experiment, results: Path) -> str:
+    """An experiment's part of the page."""
+    shown = table(experiment, results, every=False)
+    parts = [f"## {experiment.name}", f"{experiment.about[0].upper()}{experiment.about[1:]}. {experiment.paper}. "
+             f"{state(experiment, results).capitalize()}."]  # fmt: skip
+    if shown:
+        lines = [COLUMNS, tuple("---" for _ in COLUMNS), *shown]
+        parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    if of := machines(experiment, results):
+        parts.append(f"Measured on {', '.join(of)}.")
+    if experiment.note:
+        parts.append(experiment.note)
+    images = [f"![{path.stem}]({path.relative_to(results).as_posix()})" for path in pictures(experiment, results)]
+    return "\n\n".join([*parts, *images])

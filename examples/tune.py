@@ -1,0 +1,222 @@
+"""Searches settings for your own data: draws them, trains, and stops early what falls behind, by validation accuracy.
+
+Without flags: M2 on 8x8 digits with 100 labels, 20 trials of 30 epochs, about ten minutes on two cores. Your data:
+`--data mine.npz` (arrays x and y, -1 where there is no label). The next settings are drawn where earlier ones did well
+(Optuna's TPE); a trial below the median of the others at the same epoch is stopped. The study is kept in a database:
+the same command goes on with it, and several machines share it if they are given the same --store. Test rows are not
+looked at; the command that this prints at the end trains with the best settings, and measures on them.
+"""
+
+import argparse
+import contextlib
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
+import torch
+import workers
+from command_line import Help, Parser, add_data_flags, command, count, write_json
+from common import Task, make_task, rehearse, save_figures, say, train
+from experiments.line import open_storage
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, PercentFormatter
+from optuna.trial import FrozenTrial, Trial, TrialState
+from semipyro.inference.fit import DEVICES, PRECISIONS
+from semipyro.papers import PAPERS
+from semipyro.plots.common import new_figure
+from tqdm import tqdm
+
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class Row(NamedTuple):
+    """The script that trains a row of papers.py, with the flags that name the row and the weights that it has."""
+
+    script: str
+    flags: tuple[str, ...]
+    weights: Mapping[str, str]
+
+
+BOTH = {"labelled_weight": "--labelled-weight", "classification_weight": "--classification-weight"}
+LAMBDA = {"labelled_weight": "--lambda"}
+ROWS = {
+    "m2": Row("ss_vae_m2", (), BOTH),
+    "adgm-workshop": Row("ss_adgm", ("--form", "workshop"), BOTH),
+    "adgm": Row("ss_adgm", ("--form", "icml"), BOTH),
+    "sdgm": Row("ss_adgm", ("--form", "sdgm"), BOTH),
+    "latent-classifier": Row("ss_latent_classifier", ("--form", "ours"), LAMBDA),
+    "simplified": Row("ss_latent_classifier", ("--form", "simplified"), LAMBDA),
+}
+RANGES = {"labelled_weight": (0.01, 10.0), "classification_weight": (0.1, 100.0)}
+
+
+def parser() -> Parser:
+    """All flags."""
+    flags = Parser(prog="tune.py", description=__doc__, formatter_class=Help)
+    add_data_flags(flags, "100")
+    add = flags.add_argument_group("search").add_argument
+    add("--model", choices=list(ROWS), default="m2", help="row of papers.py")
+    add("--trials", type=count, default=20, help="how many settings to try, those of earlier commands counted in")
+    add("--epochs", type=count, default=30, help="of a trial that is not stopped")
+    add("--device", choices=list(DEVICES), default="auto", help="what to compute on")
+    add("--precision", choices=list(PRECISIONS), default="32", help="bf16: inside the networks only")
+    add("--jobs", type=count, default=1, help="processes; the cores are divided among them")
+    add("--store", help="database of the study: any URL that Optuna takes; without it, a SQLite file in --out")
+    add("--study", help="name of the study; without it, the data's and the model's")
+    add("--out", type=Path, default=Path("runs") / "tune", help="folder for the study, best.json and a figure")
+    add("--quiet", action="store_true", help="show nothing but warnings and errors")
+    flags.set_defaults(  # what `common` reads beside these
+        likelihood="auto", scale=None, usual_scale=None, weight_decay=0.0, kl_warmup=0, gradient_clip=None,
+        learning_rate=3e-3, resume=False,
+    )  # fmt: skip
+    return flags
+
+
+def run(args: argparse.Namespace) -> None:
+    """Checks the data, starts the workers, tells what is best."""
+    labels, task = args.labels, make_task(args)
+    args.labels = labels  # as it was given, for the workers, and for the command at the end
+    rehearse(args, PAPERS[args.model].build(task.x_dim, task.y_dim, likelihood=args.likelihood), task)
+    args.out.mkdir(parents=True, exist_ok=True)
+    args.store = args.store or f"sqlite:///{args.out.resolve() / 'study.db'}"
+    args.study = args.study or f"{Path(args.data).stem}-{args.model}-{args.labels or 'usual'}-labels-seed{args.seed}"
+    study = open_study(args, args.seed)
+    before = finished(study)
+    say(args, f"{before} of {args.trials} trials are done; the study is {args.study} in {args.store}")
+    with (
+        workers.started(worker, [(args, number) for number in range(args.jobs)]) as processes,
+        tqdm(total=args.trials, initial=before, unit="trial", disable=True if args.quiet else None) as bar,
+    ):
+        while any(process.is_alive() for process in processes):
+            time.sleep(0.5)
+            bar.update(finished(study) - bar.n)
+    tell(args, study)
+
+
+def open_study(args: argparse.Namespace, seed: int) -> optuna.Study:
+    """The study in its database."""
+    return optuna.create_study(
+        study_name=args.study, storage=open_storage(args.store), direction="maximize", load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=8),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=args.epochs // 5),
+    )  # fmt: skip
+
+
+def finished(study: optuna.Study) -> int:
+    """How many trials have ended, by themselves or by the pruner."""
+    return len(study.get_trials(deepcopy=False, states=DONE))
+
+
+def worker(args: argparse.Namespace, number: int) -> None:
+    """A process that tries settings until there were enough."""
+    workers.share_cores(args.jobs)
+    study, task = open_study(args, args.seed + 1 + number), make_task(args)
+    with contextlib.suppress(KeyboardInterrupt):
+        while finished(study) < args.trials and workers.is_wanted():
+            study.optimize(partial(score, args, task), n_trials=1, catch=(FloatingPointError,))
+
+
+def score(args: argparse.Namespace, task: Task, trial: Trial) -> float:
+    """The best validation accuracy of a training with the settings of a trial."""
+    args, build = settings(args, trial)
+    torch.manual_seed(args.seed)
+    objective = PAPERS[args.model].build(task.x_dim, task.y_dim, **build)
+
+    def report(row: dict[str, float]) -> None:
+        trial.report(row["validation_accuracy"], int(row["epoch"]))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    args.out, args.quiet = None, True  # no checkpoints
+    history = train(args, objective, copy.deepcopy(task), report=report)
+    return max(row["validation_accuracy"] for row in history)
+
+
+def settings(args: argparse.Namespace, trial: Trial | FrozenTrial) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The arguments with the trial's learning rate, and the keywords of `build`."""
+    build: dict[str, Any] = {
+        "z_dim": trial.suggest_int("z_dim", 2, 100, log=True),
+        "hidden": [trial.suggest_int("width", 50, 500, log=True)] * trial.suggest_int("layers", 1, 2),
+        "likelihood": args.likelihood,
+    }
+    build |= {name: trial.suggest_float(name, *RANGES[name], log=True) for name in ROWS[args.model].weights}
+    if args.likelihood == "normal":
+        build["scale"] = trial.suggest_float("scale", 0.05, 1.0, log=True)
+    args = copy.copy(args)
+    args.learning_rate = trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True)
+    return args, build
+
+
+def tell(args: argparse.Namespace, study: optuna.Study) -> None:
+    """The best settings, the command that trains with them, best.json and a figure."""
+    done = study.get_trials(states=(TrialState.COMPLETE,))
+    if not done:
+        raise ValueError(f"no trial of the study {args.study} came to its end; --trials more, or look at the data")
+    pruned = len(study.get_trials(states=(TrialState.PRUNED,)))
+    say(args, f"\n{len(done)} trials to the end, {pruned} stopped early. Validation accuracy of the best:")
+    for trial in sorted(done, key=lambda trial: -(trial.value or 0))[:5]:
+        say(args, f"  {trial.value:.1%}  " + ", ".join(f"{name} {value:.3g}" for name, value in trial.params.items()))
+    best = study.best_trial
+    words = training_command(args, best)
+    write_json({"validation_accuracy": best.value, "settings": best.params, "command": words}, args.out / "best.json")
+    save_figures(args.out, figures(study))
+    say(
+        args,
+        f"The figure and best.json are in {args.out}. To train with the best and measure on test rows:\n\n  {words}",
+    )
+
+
+def training_command(args: argparse.Namespace, best: FrozenTrial) -> str:
+    """The command of the row's script with the best settings."""
+    row, found = ROWS[args.model], best.params
+    given = {"data": args.data, "data_root": args.data_root, "labels": args.labels, "seed": args.seed,
+             "epochs": args.epochs, "precision": args.precision, "likelihood": args.likelihood, "z_dim": found["z_dim"],
+             "learning_rate": found["learning_rate"], "scale": found.get("scale")}  # fmt: skip
+    words = [
+        word
+        for name, value in given.items()
+        if value is not None
+        for word in (f"--{name.replace('_', '-')}", f"{value:.4g}" if isinstance(value, float) else str(value))
+    ]
+    words += ["--hidden", *[str(found["width"])] * found["layers"]]
+    words += [word for name, flag in row.weights.items() for word in (flag, f"{found[name]:.4g}")]
+    return " ".join(["python", f"examples/{row.script}.py", *row.flags, *words])
+
+
+def figures(study: optuna.Study) -> dict[str, Figure]:
+    """Accuracy by trial and by each setting; trials that were stopped early in grey, with the best that they had."""
+    trials = study.get_trials(deepcopy=False, states=DONE)
+    best = [max([*trial.intermediate_values.values(), trial.value or 0.0]) for trial in trials]
+    colours = ["C0" if trial.state == TrialState.COMPLETE else "0.75" for trial in trials]
+    names = list(study.best_trial.params)
+    figure = new_figure(11.0, 4.6)
+    panels = figure.subplots(2, -(-(len(names) + 1) // 2), sharey=True).flatten()
+    panels[0].scatter([trial.number for trial in trials], best, c=colours, s=16)
+    panels[0].set(xlabel="trial")
+    for axes, name in zip(panels[1:], names, strict=False):
+        axes.scatter([trial.params[name] for trial in trials], best, c=colours, s=16)
+        axes.set(xlabel=name.replace("_", " "), xscale="linear" if name == "layers" else "log")
+        axes.axvline(study.best_trial.params[name], color="tab:red", linewidth=0.8, zorder=0)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        if name == "layers":
+            axes.set_xticks([1, 2])
+    for axes in panels[len(names) + 1 :]:
+        axes.set_visible(False)
+    for axes in panels:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.grid(alpha=0.25)
+    figure.supylabel("best validation accuracy", size="medium")
+    return {"search": figure}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    command(parser(), run, arguments, goes_on="the same command goes on with the study")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""The line of cells in a database: workers that share it, die, are stopped, or come too late."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from optuna.trial import TrialState
+from test_examples import EXAMPLES, imported
+
+WORKER = """
+    import os, sys, time
+    from functools import partial
+
+    sys.path.insert(0, sys.argv[1])
+    from experiments.line import Queue, open_storage, work
+
+    url, log, seconds, *cells = sys.argv[2:]
+
+
+    def compute(cell):
+        with open(log, "a") as file:
+            file.write(f"{cell}\\n")
+        time.sleep(float(seconds))
+        return {"cell": cell, "by": os.getpid(), "minutes": 0.0}
+
+
+    queue = Queue(open_storage(url, grace=3), "cells")
+    work({queue: {cell: partial(compute, cell) for cell in cells}}, pause=0.2)
+"""
+FOREVER = 600
+CELLS = ["a", "b", "c", "d", "e", "f"]
+
+
+@pytest.fixture(scope="module")
+def line():
+    with imported("experiments.line") as module:
+        yield module
+
+
+@pytest.fixture(scope="module")
+def postgresql():
+    """A server that listens on this machine alone, for as long as the module's tests run."""
+    found = shutil.which("initdb") or next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
+    if found is None:
+        pytest.skip("no PostgreSQL server on this machine (initdb)")
+    programs, home = Path(found).parent, Path(tempfile.mkdtemp())
+    user = "nobody" if os.getuid() == 0 else None  # the server refuses to be root
+    if user:
+        shutil.chown(home, user)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = partial(subprocess.run, check=True, capture_output=True, user=user, cwd=home)
+    run([programs / "initdb", "-D", home / "data", "-U", "semipyro", "-A", "trust", "-N"])
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} -c fsync=off"
+    control = [programs / "pg_ctl", "-D", home / "data", "-w"]
+    subprocess.run([*control, "-o", options, "-l", home / "log", "start"], check=True, user=user, cwd=home)
+    yield f"postgresql+psycopg2://semipyro@127.0.0.1:{port}/postgres"
+    run([*control, "-m", "immediate", "stop"])
+    shutil.rmtree(home)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    return f"sqlite:///{tmp_path / 'cells.db'}" if request.param == "sqlite" else request.getfixturevalue("postgresql")
+
+
+@pytest.fixture
+def queue(line, tmp_path):
+    return line.Queue(line.open_storage(f"sqlite:///{tmp_path / 'cells.db'}", grace=3), "cells")
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Starts a worker as a process."""
+    script, log = tmp_path / "worker.py", tmp_path / "log"
+    script.write_text(dedent(WORKER))
+
+    @contextmanager
+    def start(url, seconds, cells):
+        process = subprocess.Popen([sys.executable, "-W", "error", script, EXAMPLES, url, log, str(seconds), *cells])
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    return start
+
+
+def taken(folder, cell):
+    """How often a worker has taken a cell."""
+    log = folder / "log"
+    return log.read_text().split().count(cell) if log.exists() else 0
+
+
+def wait_for(what, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def ask(queue):
+    """Takes a cell and does nothing with it, not even the heartbeats, of which Optuna reminds."""
+    with pytest.warns(UserWarning, match="Heartbeat of storage"):
+        return queue.study.ask()
+
+
+def finished(queue):
+    """How many trials of each cell have a record."""
+    trials = [trial for trial in queue.study.get_trials() if trial.state == TrialState.COMPLETE]
+    return {cell: sum(trial.user_attrs["cell"] == cell for trial in trials) for cell in CELLS}
+
+
+def test_two_workers_share_the_cells_and_each_is_computed_once(line, started, url, tmp_path):
+    with started(url, 0.3, CELLS) as first, started(url, 0.3, CELLS) as second:
+        assert (first.wait(120), second.wait(120)) == (0, 0)
+    assert {cell: taken(tmp_path, cell) for cell in CELLS} == dict.fromkeys(CELLS, 1)
+    queue = line.Queue(line.open_storage(url), "cells")
+    assert finished(queue) == dict.fromkeys(CELLS, 1)
+    assert {record["by"] for record in queue.records().values()} <= {first.pid, second.pid}
+
+
+def test_a_killed_worker_s_cell_is_taken_up_by_another(queue, started, tmp_path):
+    url = f"sqlite:///{tmp_path / 'cells.db'}"
+    with started(url, FOREVER, CELLS) as first:
+        wait_for(lambda: taken(tmp_path, "a"))
+        with started(url, 0.1, CELLS) as second:
+            wait_for(lambda: taken(tmp_path, "f"))
+            assert second.poll() is None  # the other's cell is not done, and it waits for what comes of it
+            first.send_signal(signal.SIGKILL)
+            assert second.wait(120) == 0
+    assert finished(queue) == dict.fromkeys(CELLS, 1)
+    assert {cell: taken(tmp_path, cell) for cell in CELLS} == dict.fromkeys(CELLS, 1) | {"a": 2}
+    assert queue.records()["a"]["by"] == second.pid
+
+
+def test_nothing_is_lost_when_all_workers_are_killed(queue, started, tmp_path):
+    url = f"sqlite:///{tmp_path / 'cells.db'}"
+    with started(url, FOREVER, CELLS) as first, started(url, FOREVER, CELLS) as second:
+        wait_for(lambda: taken(tmp_path, "a") and taken(tmp_path, "b"))
+        first.send_signal(signal.SIGKILL)
+        second.send_signal(signal.SIGKILL)
+    assert finished(queue) == dict.fromkeys(CELLS, 0)
+    with started(url, 0.1, CELLS) as third:
+        assert third.wait(120) == 0
+    assert finished(queue) == dict.fromkeys(CELLS, 1)
+
+
+def test_a_worker_that_died_before_its_first_sign_of_life_is_found_out(line, queue):
+    queue.put(["a"])
+    ask(queue)
+    start = time.monotonic()
+    work(line, queue, ["a"], record)
+    assert time.monotonic() - start > 2
+    assert finished(queue)["a"] == 1
+
+
+def work(line, queue, cells, compute):
+    line.work({queue: {cell: partial(compute, cell) for cell in cells}}, pause=0.05)
+
+
+def record(cell):
+    return {"cell": cell, "minutes": 0.0}
+
+
+def test_a_cell_that_stands_in_the_line_twice_is_computed_once(line, queue):
+    for _ in range(2):
+        queue.study.enqueue_trial({}, user_attrs={"cell": "a"})
+    computed = []
+    work(line, queue, ["a"], lambda cell: computed.append(cell) or record(cell))
+    assert computed == ["a"]
+    assert queue.records() == {"a": record("a")}
+
+
+def test_a_cell_that_is_done_is_not_put_in_the_line_again(line, queue):
+    work(line, queue, ["a"], record)
+    queue.put(["a"], again=True)
+    assert queue.open(["a"]) == []
+    assert len(queue.study.get_trials()) == 1
+
+
+def test_an_error_is_kept_and_the_other_cells_go_on(line, queue):
+    def compute(cell):
+        if cell == "a":
+            raise ValueError("no such data")
+        return record(cell)
+
+    work(line, queue, ["a", "b"], compute)
+    assert queue.errors() == {"a": "ValueError: no such data"}
+    assert set(queue.records()) == {"b"}
+    queue.put(["a"], again=True)  # the next command
+    work(line, queue, ["a"], record)
+    assert set(queue.records()) == {"a", "b"}
+
+
+def test_a_cell_that_was_stopped_goes_back_in_the_line(line, queue):
+    for stopped in (KeyboardInterrupt, SystemExit) * 2:
+
+        def compute(cell, stopped=stopped):
+            raise stopped
+
+        with pytest.raises(KeyboardInterrupt):
+            work(line, queue, ["a"], compute)
+    assert queue.open(["a"]) == ["a"]
+    work(line, queue, ["a"], record)
+    assert set(queue.records()) == {"a"}
+
+
+def test_a_cell_that_kills_its_workers_is_left_after_a_few_tries(line, queue):
+    for _ in range(line.TRIES):
+        assert queue.open(["a"]) == ["a"]
+        queue.put(["a"])
+        queue.study.tell(ask(queue).number, state=TrialState.FAIL)
+    assert queue.open(["a"]) == []
+    queue.put(["a"], again=True)  # the next command
+    assert queue.open(["a"]) == ["a"]
+
+
+def test_a_worker_that_was_taken_for_dead_does_no_harm(line, queue):
+    """A laptop that slept: its trial is failed, another has the cell, and then it wakes."""
+
+    def compute(cell):
+        mine = queue.study.get_trials(states=[TrialState.RUNNING])[-1]
+        if mine.number == 0:
+            queue.study.tell(mine.number, state=TrialState.FAIL)
+        return {**record(cell), "trial": mine.number}
+
+    work(line, queue, ["a"], compute)
+    assert finished(queue)["a"] == 1
+    assert queue.records()["a"]["trial"] == 1
+
+
+def test_workers_take_cells_of_the_next_experiment_while_others_finish_the_first(line, tmp_path):
+    storage = line.open_storage(f"sqlite:///{tmp_path / 'cells.db'}", grace=3)
+    first, second = line.Queue(storage, "first"), line.Queue(storage, "second")
+    first.put(["a"])
+    held = ask(first)  # by another worker
+    order = []
+
+    def compute(name):
+        order.append(name)
+        if name == "second b":
+            held.set_user_attr("record", record("a"))
+            first.study.tell(held, 0.0)
+        return record(name)
+
+    line.work({first: {"a": partial(compute, "first a")}, second: {"b": partial(compute, "second b")}}, pause=0.05)
+    assert order == ["second b"]
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/cells.db", "postgresql://127.0.0.1:1/none"])
+def test_a_store_that_is_not_there_is_refused(line, url):
+    with pytest.raises(ValueError, match=f"--store {url}"):
+        line.open_storage(url)

@@ -1,0 +1,288 @@
+"""Experiments from the command line: every one at the smoke budget, what is shown of none, some and all, and errors."""
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+
+import pytest
+from test_examples import EXAMPLES, imported
+from test_examples_papers import call
+
+FULL = "thesis-table1"
+
+
+@pytest.fixture(scope="module")
+def script():
+    with imported("reproduce") as module:
+        yield module
+
+
+def reproduce(*flags, folder, **keywords):
+    environment = {name: value for name, value in os.environ.items() if name != "SEMIPYRO_DATA"}
+    command = [sys.executable, "-W", "error", EXAMPLES / "reproduce.py", *flags]
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, **keywords)  # fmt: skip
+
+
+def run(*flags, folder):
+    with reproduce("run", *flags, "--results", "results", folder=folder) as process:
+        printed, complaint = process.communicate(timeout=900)
+    return process.returncode, printed, complaint
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Every experiment, run once by two workers at the smallest budget: the folder, and what was printed."""
+    folder = tmp_path_factory.mktemp("smoke")
+    status, printed, complaint = run("all", "--budget", "smoke", "--jobs", "2", folder=folder)
+    assert (status, complaint) == (0, "")
+    return folder, printed
+
+
+@pytest.fixture
+def results(smoke, tmp_path):
+    """A copy of the finished records."""
+    shutil.copytree(smoke[0] / "results", tmp_path / "results")
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def shown(script, tmp_path):
+    """Runs `show` or `list`, or `run` with nothing left to do."""
+
+    def show(flags):
+        done = call(script, f"{flags} --results {tmp_path / 'results'}", tmp_path)
+        return done.returncode, done.stdout, done.stderr
+
+    return show
+
+
+def cells(script, budget="smoke"):
+    return [cell for experiment in script.EXPERIMENTS.values() for cell in experiment.cells(budget)]
+
+
+def numbers_in(value):
+    if isinstance(value, dict):
+        return [number for part in value.values() for number in numbers_in(part)]
+    if isinstance(value, list):
+        return [number for part in value for number in numbers_in(part)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def test_every_experiment_runs_and_each_cell_has_one_record(script, smoke):
+    folder, _ = smoke
+    expected = {cell.path(folder / "results") for cell in cells(script)}
+    assert set((folder / "results").rglob("*.json")) == expected
+    for path in expected:
+        record = json.loads(path.read_text())
+        assert record["machine"]
+        assert record["epochs"] >= 1
+        assert numbers_in(record["metrics"])
+        assert all(map(math.isfinite, numbers_in(record["metrics"])))
+
+
+def test_a_cell_s_record_is_what_its_script_measures(script, smoke, tmp_path):
+    """The flags in the record, given to the script by hand."""
+    record = json.loads((smoke[0] / "results" / FULL / "smoke" / "m2-alpha-1-seed0.json").read_text())
+    words = import_module("experiments.base").arguments(record["settings"]["flags"])
+    command = [sys.executable, EXAMPLES / "ss_vae_m2.py", *words, "--seed", "0", "--out", "run", "--no-figures"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300, check=False).returncode == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    for name in ("test_accuracy", "baseline_accuracy", "validation_accuracy", "bound", "best_epoch", "labels"):
+        assert record["metrics"][name] == summary[name], name
+
+
+def test_every_number_is_in_the_record_of_its_cell(script, smoke):
+    """A metric that is misspelt would be a number that is never shown; every metric is measured somewhere."""
+    found = {}
+    for cell in cells(script):
+        metrics = json.loads(cell.path(smoke[0] / "results").read_text())["metrics"]
+        found.setdefault(cell.experiment, {}).setdefault(cell.name, set()).update(metrics)
+    for experiment in script.EXPERIMENTS.values():
+        for number in experiment.numbers:
+            own = found[experiment.home]
+            assert number.metric in own.get(number.cell, set.union(*own.values())), (experiment.name, number)
+
+
+def test_every_published_number_has_a_cell_at_the_paper_s_budget(script):
+    for experiment in script.EXPERIMENTS.values():
+        names = set(experiment.settings("paper"))
+        assert {number.cell for number in experiment.numbers} <= names, experiment.name
+        assert set(experiment.settings("desk")) <= names, experiment.name
+
+
+def test_the_names_that_were_asked_for_are_there(script):
+    asked = """thesis-table1 thesis-pretrained thesis-fig3 thesis-fig4 thesis-fig5 thesis-probe thesis-fig8 thesis-moons
+        thesis-selection thesis-adversarial kingma-table1 adgm-table1 adgm-fig3 adgm-fig4 willetts-table1
+        willetts-table2 willetts-table3 willetts-figures untapped cagem-table1 cagem-table2 cagem-table3 cagem-figures
+        flows"""
+    assert set(asked.split()) <= set(script.EXPERIMENTS)
+
+
+def test_figures_and_pictures_are_drawn(script, smoke):
+    results = smoke[0] / "results"
+    drawn = {path.relative_to(results).as_posix() for path in results.rglob("*.png")}
+    assert {"thesis-table1/smoke/accuracy.png", "thesis-fig3/smoke/variance-1-seed0-circles.png",
+            "thesis-fig4/smoke/variance.png", "thesis-fig8/smoke/accuracy.png", "thesis-selection/smoke/selection.png",
+            "thesis-moons/smoke/m2-seed0-snapshot.png", "adgm-fig3/smoke/units-adgm-1-draw.png",
+            "adgm-fig4/smoke/curves.png", "cagem-table1/smoke/bounds.png", "cagem-figures/smoke/z2-of-2-seed0-mesh.png",
+            "untapped/smoke/cross_entropy.png", "untapped/smoke/gumbel-softmax-seed0-extraction.png",
+            "willetts-table3/smoke/gm-dgm-z200-y15-seed0-latent_tsne.png", "flows/smoke/gains.png",
+            "thesis-pretrained/smoke/m2-alpha-0.1-pretrained-seed0-analogies.png"} <= drawn  # fmt: skip
+
+
+def test_figures_are_drawn_of_several_seeds(script, smoke):
+    for experiment in script.EXPERIMENTS.values():
+        one = [json.loads(cell.path(smoke[0] / "results").read_text()) for cell in experiment.cells("smoke")]
+        drawn = experiment.figures([record | {"seed": seed} for seed in (0, 1) for record in one])
+        assert drawn.keys() == experiment.figures(one).keys()
+
+
+def test_what_is_done_is_not_done_again(script, smoke, results, shown):
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*.json")}
+    status, _, complaint = shown(f"run all --budget smoke --work {results.parent / 'work'}")
+    assert (status, complaint) == (0, "")
+    assert {path: path.stat().st_mtime_ns for path in results.rglob("*.json")} == before
+    assert not (results.parent / "work" / "cells.db").exists()
+
+
+def test_a_record_that_another_machine_wrote_comes_out_of_the_store(smoke, tmp_path):
+    """The store holds what was computed; the second machine has the store and no files."""
+    store = f"sqlite:///{smoke[0] / 'runs' / 'reproduce' / 'cells.db'}"
+    status, _, complaint = run("thesis-moons", "--budget", "smoke", "--store", store, folder=tmp_path)
+    assert (status, complaint) == (0, "")
+    name = "thesis-moons/smoke/m2-seed0.json"
+    assert (tmp_path / "results" / name).read_bytes() == (smoke[0] / "results" / name).read_bytes()
+
+
+def test_show_of_nothing_says_how_to_compute(shown, script, tmp_path):
+    status, printed, complaint = shown("show")
+    assert (status, complaint) == (0, "")
+    assert "reproduce.py run NAME" in printed
+    page = (tmp_path / "results" / "README.md").read_text()
+    assert "| M2, α = 1, % | 92.0 ± 2.6 | – | not run |  |  |  |" in page
+
+
+def test_show_of_some_marks_what_is_missing(shown, results):
+    (results / FULL / "smoke" / "ours-lambda-0.5-seed0.json").unlink()
+    status, printed, complaint = shown(f"show {FULL}")
+    assert (status, complaint) == (0, "")
+    rows = {re.split(r"  +", line)[0]: re.split(r"  +", line)[1:] for line in printed.splitlines()}
+    assert rows["ours, λ = 0.5, %"] == ["92.3 ± 2.8", "–", "not run"]
+    assert rows["M2, α = 1, %"][2:5] == ["smoke", "1", "1"]
+    assert "smoke 2 of 3" in printed
+
+
+def test_show_of_all_has_the_measured_numbers(shown, script, results):
+    status, printed, complaint = shown("show")
+    assert (status, complaint) == (0, "")
+    record = json.loads((results / FULL / "smoke" / "m2-alpha-1-seed0.json").read_text())
+    assert f"{100 * record['metrics']['test_accuracy']:.1f}  smoke" in printed
+    page = (results / "README.md").read_text()
+    for name in script.EXPERIMENTS:
+        assert f"## {name}\n" in page
+    for image in re.findall(r"!\[.*?\]\((.*?)\)", page):
+        assert (results / image).exists()
+
+
+def test_seeds_become_a_mean_and_a_standard_deviation(shown, results):
+    path = results / FULL / "smoke" / "m2-alpha-1-seed0.json"
+    desk = results / FULL / "desk"
+    desk.mkdir()
+    experiment = import_module("reproduce").EXPERIMENTS[FULL]
+    settings = experiment.settings("desk")["m2-alpha-1"]
+    for seed, accuracy in enumerate((0.9, 0.92, 0.97)):
+        record = json.loads(path.read_text()) | {"settings": settings, "seed": seed, "budget": "desk", "epochs": 40}
+        record["metrics"]["test_accuracy"] = accuracy
+        (desk / f"m2-alpha-1-seed{seed}.json").write_text(json.dumps(record))
+    _, printed, _ = shown(f"show {FULL}")
+    assert re.search(r"M2, α = 1, % +92.0 ± 2.6 +93.0 ± 3.6 +desk +3 +40 ", printed)
+
+
+def test_list_says_what_there_is_and_what_is_done(shown, script, results):
+    status, printed, complaint = shown("list")
+    assert (status, complaint) == (0, "")
+    for experiment in script.EXPERIMENTS.values():
+        assert f"{experiment.name:20}{experiment.about}\n" in printed
+    assert "smoke 3 of 3" in printed
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ("run nothing --budget smoke", "no experiment nothing; choose among thesis-table1"),
+        ("show nothing", "no experiment nothing"),
+        (f"run {FULL} --cells m3-*", "--cells m3-* fits none of the cells of thesis-table1"),
+        (f"run {FULL} --budget tiny", "invalid choice: 'tiny'"),
+        (f"run {FULL} --jobs 0", "argument --jobs: must be at least 1"),
+        ("run", "the following arguments are required: NAME"),
+        (f"run {FULL} --store nonsense", "--store nonsense: "),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(shown, script, tmp_path, monkeypatch, flags, complaint):
+    monkeypatch.chdir(tmp_path)
+    status, printed, said = shown(flags) if not flags.endswith("run") else (
+        (done := call(script, flags, tmp_path)).returncode, done.stdout, done.stderr)  # fmt: skip
+    assert (status, printed if "--store" not in flags else "") == (2, "")
+    assert complaint in said
+    assert said.count("\n") == 1
+
+
+def test_a_record_of_other_settings_is_not_taken_for_this_cell_s(shown, results):
+    path = results / FULL / "smoke" / "m2-alpha-1-seed0.json"
+    record = json.loads(path.read_text())
+    record["settings"]["flags"]["learning_rate"] = 0.5
+    path.write_text(json.dumps(record))
+    status, _, complaint = shown(f"show {FULL}")
+    assert status == 2
+    assert "m2-alpha-1-seed0.json was measured with other settings (flags); move it away" in complaint
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"metrics": {}}'])
+def test_a_file_that_is_no_record_is_named(shown, results, content):
+    (results / FULL / "smoke" / "m2-alpha-1-seed0.json").write_text(content)
+    status, _, complaint = shown(f"show {FULL}")
+    assert status == 2
+    assert "m2-alpha-1-seed0.json is not the record of a cell" in complaint
+
+
+def numbers_of(path):
+    """A record but for its times."""
+    record = json.loads(path.read_text())
+    return record["metrics"], record["settings"], record["epochs"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_cell_that_was_killed_goes_on_to_the_same_numbers(smoke, tmp_path):
+    """The worker is killed between M1 and M2, which the command survives and tells."""
+    work = tmp_path / "runs" / "reproduce" / "kingma-table1" / "smoke"
+    flags = ("kingma-table1", "--budget", "smoke", "--cells", "m1-m2-*", "--grace", "3")
+    with reproduce("run", *flags, "--results", "results", folder=tmp_path) as process:
+        deadline = time.monotonic() + 120
+        while not list(work.glob("*-first/summary.json")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        for worker in workers_of(process.pid):
+            os.kill(worker, signal.SIGKILL)
+        _, complaint = process.communicate(timeout=60)
+    name = "kingma-table1/smoke/m1-m2-100-seed0.json"
+    assert process.returncode == 1
+    assert "m1-m2-100-seed0: its worker died" in complaint
+    assert not (tmp_path / "results" / name).exists()
+    status, _, complaint = run(*flags, folder=tmp_path)
+    assert (status, complaint) == (0, "")
+    assert numbers_of(tmp_path / "results" / name) == numbers_of(smoke[0] / "results" / name)
+
+
+def workers_of(parent):
+    """The processes that compute, children of the command."""
+    found = subprocess.run(
+        ["ps", "-ww", "-o", "pid=", "-o", "args=", "--ppid", str(parent)], capture_output=True, text=True, check=True
+    )
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if "spawn_main" in line]
