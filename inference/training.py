@@ -274,7 +274,7 @@ def run(
 ) -> None:
     """Trains, from the checkpoint if there is one, and leaves everything around the weights as it was."""
     if progress is None:
-        progress = sys.stderr.isatty() or "ipykernel" in sys.modules
+        progress = sys.stderr.isatty() or in_notebook()
     with quiet(), interruptible(), restored(training):
         trainer = Trainer(
             accelerator=accelerator,
@@ -291,6 +291,12 @@ def run(
             use_distributed_sampler=False,
         )
         trainer.fit(training, Loader(training), ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a Jupyter kernel; that some module has imported one does not count."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 @contextmanager

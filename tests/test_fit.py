@@ -2,12 +2,14 @@
 
 import copy
 import csv
+import importlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import textwrap
+import types
 
 import numpy as np
 import pytest
@@ -90,6 +92,20 @@ def test_fit_takes_the_steps_of_the_plain_loop(settings, hand):
     if hand:  # the setting matters: without it the weights are others
         by_hand(plain, 4)
         assert (weights(plain) - weights(two)).abs().max() > 1e-4
+
+
+def test_a_module_that_imports_a_jupyter_kernel_does_not_bring_a_progress_bar(capsys):
+    """As running notebooks from the same process does; a bar there would be lines of noise in a log."""
+    importlib.import_module("ipykernel.kernelapp")
+    fit(Line(), line_batches(), epochs=1)
+    assert capsys.readouterr().err == ""
+
+
+def test_inside_a_jupyter_kernel_there_is_a_progress_bar(capsys, monkeypatch):
+    shell = types.SimpleNamespace(kernel=None)
+    monkeypatch.setattr(importlib.import_module("IPython"), "get_ipython", lambda: shell)
+    fit(Line(), line_batches(), epochs=1)
+    assert "epoch 1/1" in capsys.readouterr().err
 
 
 def test_history_holds_the_means_over_the_epoch_and_warm_up_ends_where_it_started():
