@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 from semipyro.distributions import ACTIVATIONS, FLOWS, LIKELIHOODS
 from semipyro.files import write_whole
 from semipyro.inference.checkpoint import differences, read_checkpoint
-from semipyro.inference.fit import DEVICES, PRECISIONS
+from semipyro.inference.fit import DEVICES
+from semipyro.inference.precision import PRECISIONS
 
 WEIGHTS = {
     "labelled_weight": "weight of the mean labelled bound beside the unlabelled",
@@ -101,7 +102,8 @@ def add_training_flags(parser: Parser) -> None:
     add("--kl-warmup", type=natural, default=0, help="epochs over which the weight of the KL terms rises to 1")
     add("--gradient-clip", type=positive, help="largest norm of the gradient; without it, not clipped")
     add("--device", choices=list(DEVICES), default="auto", help="what to compute on")
-    add("--precision", choices=list(PRECISIONS), default="32", help="bf16: inside the networks only")
+    add("--precision", choices=list(PRECISIONS), default="32", help="bf16: inside the networks only; auto: bf16 where "
+        "the device multiplies it in hardware")  # fmt: skip
 
 
 def add_run_flags(parser: Parser, name: str) -> None:

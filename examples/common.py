@@ -32,6 +32,7 @@ from semipyro.inference import (
     unit_kl,
 )
 from semipyro.inference.evaluation import evaluating
+from semipyro.inference.precision import network_precision
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
 
@@ -419,6 +420,7 @@ def summarise(
         "epochs": len(history),
         "best_epoch": best["epoch"],
         "seconds": round(sum(row["seconds"] for row in history), 1),
+        "precision": network_precision(args.precision, args.device),
         monitor: best[monitor],
         **measured,
         "versions": versions(),

@@ -25,7 +25,8 @@ from experiments.line import open_storage
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter
 from optuna.trial import FrozenTrial, Trial, TrialState
-from semipyro.inference.fit import DEVICES, PRECISIONS
+from semipyro.inference.fit import DEVICES
+from semipyro.inference.precision import PRECISIONS
 from semipyro.papers import PAPERS
 from semipyro.plots.common import new_figure
 from tqdm import tqdm
@@ -63,7 +64,8 @@ def parser() -> Parser:
     add("--trials", type=count, default=20, help="how many settings to try, those of earlier commands counted in")
     add("--epochs", type=count, default=30, help="of a trial that is not stopped")
     add("--device", choices=list(DEVICES), default="auto", help="what to compute on")
-    add("--precision", choices=list(PRECISIONS), default="32", help="bf16: inside the networks only")
+    add("--precision", choices=list(PRECISIONS), default="32", help="bf16: inside the networks only; auto: bf16 where "
+        "the device multiplies it in hardware")  # fmt: skip
     add("--jobs", type=count, default=1, help="processes; the cores are divided among them")
     add("--store", help="database of the study: any URL that Optuna takes; without it, a SQLite file in --out")
     add("--study", help="name of the study; without it, the data's and the model's")

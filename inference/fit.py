@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from .checkpoint import check_settings, check_weights, load_weights, objective_state, read_checkpoint
 from .evaluation import check_validation, evaluate, module_tensor
 from .objective import Objective
+from .precision import PRECISIONS
 
 if TYPE_CHECKING:
     from .training import Training
 
 Batch = tuple[Tensor | None, Tensor | None, Tensor | None]
 DEVICES = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "mps": "mps"}
-PRECISIONS = ("32", "bf16")
 
 
 def fit(
@@ -97,7 +97,8 @@ def fit(
         device: "auto", "cpu", "cuda" or "mps".
         devices: how many devices or processes; each takes its share of every batch. More than one need `out`.
         strategy: Lightning's, such as "ddp" or "ddp_spawn".
-        precision: "32", or "bf16": the networks compute in bfloat16, densities and bounds in 32 bits.
+        precision: "32", or "bf16": the networks compute in bfloat16, densities and bounds in 32 bits. "auto": "bf16"
+            where the device multiplies it in hardware, else "32".
         progress: a progress bar; None for one where there is a terminal or a notebook.
         report: called with each epoch's row, in the main process.
         loggers: Lightning's loggers, which receive every row.

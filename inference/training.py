@@ -30,6 +30,7 @@ from ..distributions import MLP
 from ..files import write_whole
 from .evaluation import evaluate, module_tensor
 from .objective import Objective
+from .precision import network_precision
 
 Row = dict[str, float]
 DTYPES = {"32": None, "bf16": torch.bfloat16}
@@ -81,6 +82,12 @@ class Training(LightningModule):
         matrices = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.compared["weight_decay"]}
         others = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
         return self.make_optimizer([matrices, others], lr=self.compared["learning_rate"])
+
+    def on_fit_start(self) -> None:
+        """The networks' precision, on the device that they are on by now."""
+        dtype = DTYPES[network_precision(self.compared["precision"], self.device)]
+        for network in networks(self.objective):
+            network.autocast_dtype = dtype
 
     def seed_epoch(self) -> None:
         """The epoch's random numbers, in this process. Lightning may ask for the first batch before it counts on."""
@@ -301,20 +308,22 @@ def in_notebook() -> bool:
 
 @contextmanager
 def restored(training: Training) -> Iterator[None]:
-    """Inside, networks train and compute in the precision asked for; outside, all is as it was but for the weights."""
+    """Afterwards all is as it was but for the weights, and the objective is in evaluation mode."""
     objective = training.objective
-    networks = [module for module in objective.modules() if isinstance(module, MLP)]
-    before, device = [network.autocast_dtype for network in networks], module_tensor(objective).device
+    before, device = [network.autocast_dtype for network in networks(objective)], module_tensor(objective).device
     training.train()
     try:
-        for network in networks:
-            network.autocast_dtype = DTYPES[training.compared["precision"]]
         yield
     finally:
         objective.kl_weight.fill_(training.kl_target)
         objective.to(device).eval()
-        for network, previous in zip(networks, before, strict=True):
+        for network, previous in zip(networks(objective), before, strict=True):
             network.autocast_dtype = previous
+
+
+def networks(objective: Objective) -> list[MLP]:
+    """All that may compute in another precision."""
+    return [module for module in objective.modules() if isinstance(module, MLP)]
 
 
 @contextmanager

@@ -16,7 +16,8 @@ import pytest
 import torch
 from semipyro.data import batches, load, mask_labels
 from semipyro.distributions import MLP
-from semipyro.inference import ELBO, Objective, accuracy, evaluate, fit, load_weights
+from semipyro.inference import ELBO, Objective, accuracy, evaluate, fit, load_weights, precision
+from semipyro.inference.precision import network_precision
 from semipyro.papers import PAPERS
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -333,6 +334,25 @@ def test_bf16_is_in_the_networks_only_and_gone_afterwards(monkeypatch):
     assert row["unlabelled"] != exact["unlabelled"]
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_precision_is_bf16_where_the_processor_multiplies_it(monkeypatch, fast):
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: fast)
+    found = []
+    for asked in ("auto", "bf16" if fast else "32"):
+        objective, rows, _ = m2_run()
+        found += fit(objective, rows, epochs=1, precision=asked, device="cpu", progress=False)
+    assert found[0]["loss"] == found[1]["loss"]
+    assert network_precision("auto", "cpu") == ("bf16" if fast else "32")
+
+
+def test_what_the_processor_says_decides(monkeypatch):
+    for told, fast in (({}, False), ({"avx2": True, "avx512_bf16": False}, False), ({"amx_bf16": True}, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda told=told: told, raising=False)
+        assert precision.multiplies_bf16() is fast
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not precision.multiplies_bf16()
+
+
 def test_frozen_parameters_stay():
     objective, rows, _ = m2_run()
     objective.model.requires_grad_(False)
@@ -355,7 +375,7 @@ def test_frozen_parameters_stay():
         ({"gradient_clip_norm": -1.0}, "gradient_clip_norm must be positive"),
         ({"gradient_clip_value": 0.0}, "gradient_clip_value must be positive"),
         ({"device": "tpu"}, "device must be one of auto, cpu, cuda, mps, got 'tpu'"),
-        ({"precision": "16"}, "precision must be one of 32, bf16, got '16'"),
+        ({"precision": "16"}, "precision must be one of 32, bf16, auto, got '16'"),
         ({"patience": 3}, "need validation="),
         ({"restore_best": True}, "need validation="),
         ({"resume": True}, "resume=True and .* need out="),

@@ -245,6 +245,16 @@ def test_a_record_of_other_settings_is_not_taken_for_this_cell_s(shown, results)
     assert "m2-alpha-1-seed0.json was measured with other settings (flags); move it away" in complaint
 
 
+def test_precision_is_the_machine_s_affair(script, results):
+    cell = next(cell for cell in cells(script, "desk") if cell.settings.get("flags", {}).get("precision") == "auto")
+    measured = script.records.about(cell) | dict.fromkeys(script.records.FIELDS[5:])
+    for precision in ("32", "bf16"):
+        measured["settings"] = {**cell.settings, "flags": {**cell.settings["flags"], "precision": precision}}
+        cell.path(results).parent.mkdir(exist_ok=True, parents=True)
+        cell.path(results).write_text(json.dumps(measured))
+        assert script.records.find(cell, results) == measured
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"metrics": {}}'])
 def test_a_file_that_is_no_record_is_named(shown, results, content):
     (results / FULL / "smoke" / "m2-alpha-1-seed0.json").write_text(content)

@@ -159,7 +159,7 @@ def parsed(settings: Settings, seed: int, folder: Path) -> Any:
 def read_run(folder: Path) -> Metrics:
     """What summary.json and metrics.csv of a run tell."""
     summary = json.loads((folder / "summary.json").read_text())
-    told = ("paper", "data", "seed", "versions", "map")
+    told = ("paper", "data", "seed", "precision", "versions", "map")
     return {name: value for name, value in summary.items() if name not in told} | {"curves": read_curves(folder)}
 
 
@@ -192,4 +192,4 @@ def budgeted(budget: str, epochs: Mapping[str, int], small: Settings, **flags: A
     """The flags of a run on MNIST's kind of data, made small for the smoke budget: 8x8 digits and one epoch."""
     if budget == "smoke":
         return {**flags, **small, "data": "digits", "epochs": 1}
-    return {"data": "mnist", **flags, "epochs": epochs[budget], "precision": "bf16"}
+    return {"data": "mnist", **flags, "epochs": epochs[budget], "precision": "auto"}

@@ -34,7 +34,7 @@ def settings(budget: str) -> dict[str, Settings]:
     """Every model with every guide that it takes: the scripts' own settings on 8x8 digits, on MNIST for the paper's."""
     flags: dict[str, Settings] = {
         "desk": {"data": "digits", "epochs": 40},
-        "paper": {"data": "mnist", "epochs": 40, "precision": "bf16"},
+        "paper": {"data": "mnist", "epochs": 40, "precision": "auto"},
     }
     shown = [(model, guide) for model in MODELS for guide in GUIDES if takes(model, guide)]
     if budget == "smoke":

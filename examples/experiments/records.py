@@ -15,8 +15,9 @@ import torch
 from command_line import write_json
 from common import versions
 from semipyro.files import write_whole
+from semipyro.inference.precision import network_precision
 
-from .base import Cell, Experiment, Record
+from .base import Cell, Experiment, Record, Settings
 
 FIELDS = ("experiment", "budget", "cell", "seed", "settings", "metrics", "epochs", "minutes", "commit")
 
@@ -42,6 +43,7 @@ def compute(experiment: Experiment, cell: Cell, folder: Path) -> Record:
         "versions": versions(),
         "commit": commit(),
         "machine": machine(),
+        "precision": network_precision(cell.settings.get("flags", {}).get("precision", "32")),
     }
 
 
@@ -76,12 +78,18 @@ def find(cell: Cell, results: Path) -> Record | None:
     if not path.exists():
         return None
     record = read(path)
-    if record["settings"] != json.loads(json.dumps(cell.settings)):
-        different = [name for name in {*record["settings"], *cell.settings}
-                     if record["settings"].get(name) != cell.settings.get(name)]  # fmt: skip
+    measured, asked = what(record["settings"]), what(json.loads(json.dumps(cell.settings)))
+    if measured != asked:
+        different = [name for name in {*measured, *asked} if measured.get(name) != asked.get(name)]
         raise ValueError(f"{path} was measured with other settings ({', '.join(sorted(different))}); move it away to "
                          "measure the cell anew")  # fmt: skip
     return record
+
+
+def what(settings: Settings) -> Settings:
+    """The settings without the networks' precision, which is the machine's affair and stands in the record."""
+    return {name: what(value) if isinstance(value, dict) else value
+            for name, value in settings.items() if name != "precision"}  # fmt: skip
 
 
 def read(path: Path) -> Record:

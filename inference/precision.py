@@ -1,0 +1,26 @@
+"""What the networks compute in. Densities and bounds are in 32 bits, whatever it is."""
+
+import torch
+
+PRECISIONS = ("32", "bf16", "auto")
+
+
+def network_precision(precision: str, device: str | torch.device = "auto") -> str:
+    """`precision`, with "auto" decided: "bf16" or "32" on this device, which is "auto" for a GPU where there is one.
+
+    bfloat16 where the device multiplies it in hardware. Where it does not, PyTorch emulates it, and a step takes
+    several times as long as in 32 bits.
+    """
+    if precision != "auto":
+        return precision
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    fast = {"cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False), "cpu": multiplies_bf16}
+    kind = torch.device(device).type
+    return "bf16" if kind in fast and fast[kind]() else "32"
+
+
+def multiplies_bf16() -> bool:
+    """Whether the processor does: AVX-512's or AMX's instructions, or Arm's."""
+    told = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of PyTorch do not say: then no
+    return any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
