@@ -17,8 +17,9 @@ def digit_extraction(
     *,
     labelled: Collection[int],
     names: Sequence[str] | None = None,
+    title: str = "matched class",
 ) -> Figure:
-    """The canonical image of every dimension of y, its number above and the class that it was matched to below.
+    """The canonical image of every dimension of y, its number above and the class that it stands for below.
 
     The labelled dimensions stand on the left, those that no label names on the right.
 
@@ -26,7 +27,8 @@ def digit_extraction(
         images: (K, D), E[x | e_k, z̄] for each dimension k, as `inference.canonical_images` gives them.
         shape: (H, W).
         labelled: the dimensions whose class had labels, such as range(5).
-        names: the K names of the classes that the dimensions were matched to; none are written unless given.
+        names: the K names of the classes that the dimensions stand for; none are written unless given.
+        title: what these classes are: those that the dimensions were matched to, or that somebody read in the images.
 
     Raises:
         ValueError: `images` don't fit the shape, `labelled` names a dimension that is not there, or there are not K
@@ -47,10 +49,10 @@ def digit_extraction(
     figure = new_figure(max(cell * (count + 0.5) + 0.3, 4.5), cell * shape[0] / shape[1] + below + 0.8)
     axes = figure.add_subplot()
     middles = _draw(axes, images[dimensions], len(taught), shape)
-    _name(axes, middles, dimensions, written)
-    for title, group in (("labelled", middles[: len(taught)]), ("not labelled", middles[len(taught) :])):
+    _name(axes, middles, dimensions, written, title)
+    for kind, group in (("labelled", middles[: len(taught)]), ("not labelled", middles[len(taught) :])):
         if len(group):
-            axes.annotate(title, (group.mean(), 0), (0, 20), textcoords="offset points", ha="center")
+            axes.annotate(kind, (group.mean(), 0), (0, 20), textcoords="offset points", ha="center")
     figure.suptitle("E[x | y = e_k, z̄] of each dimension k of y", size="medium")
     return figure
 
@@ -68,13 +70,13 @@ def _draw(axes: Axes, images: Tensor, num_taught: int, shape: tuple[int, ...]) -
     return lefts + (width - 1) / 2
 
 
-def _name(axes: Axes, middles: np.ndarray, dimensions: list[int], names: list[str] | None) -> None:
+def _name(axes: Axes, middles: np.ndarray, dimensions: list[int], names: list[str] | None, title: str) -> None:
     """The dimensions above, their classes below."""
     above = axes.secondary_xaxis("top")
     above.set_xticks(middles, [str(k) for k in dimensions], fontsize="small")
     longest = max(map(len, names)) if names else 0
     axes.set_xticks(middles if names else [], names or [], rotation=0 if longest <= 3 else 90)
-    axes.set(yticks=[], xlabel="matched class" if names else "")
+    axes.set(yticks=[], xlabel=title if names else "")
     for part in (axes, above):
         part.tick_params(length=0)
         part.spines[:].set_visible(False)

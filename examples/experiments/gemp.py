@@ -30,8 +30,9 @@ def measure(settings: Settings, seed: int, folder: Path) -> Metrics:
     if len(learnt.task.shape) == 2:
         for name, found in (("extraction", learnt.found), ("extraction_m2", learnt.found_m2)):
             figure = plots.digit_extraction(
-                found.images, learnt.task.shape, labelled=range(5), names=list(map(str, found.read.tolist()))
-            )
+                found.images, learnt.task.shape, labelled=range(5), names=list(map(str, found.read.tolist())),
+                title="class that a logistic regression reads",
+            )  # fmt: skip
             plots.save(figure, folder / "figures" / f"{name}.png")
     distinct = {
         f"{prefix}distinct": len(set(found.read.tolist()) & set(HIDDEN))
