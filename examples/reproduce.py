@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 INTRODUCTION = """# What was measured, beside what was published
 
-Written by `examples/reproduce.py show` from the records in this folder, one JSON file a cell; a test writes it anew and compares. Every published number has a row. "ours" is the mean over the seeds, ± their standard deviation; minutes are those of a cell's training, on machines that had other work too. The budget says what was spent: *paper* is the paper's own grid and epochs as far as they are known, *desk* is what two cores can do (fewer epochs, and of the cells those that decide what the paper claims), *smoke* only shows that an experiment runs. Epochs are chosen on validation data, never on test data, unless a note says otherwise. Single runs of the scripts, and guides compared, are in [scripts.md](scripts.md)."""  # noqa: E501
+Written by `examples/reproduce.py show` from the records in this folder, one JSON file a cell; a test writes it anew and compares. Every published number has a row. "ours" is the mean over the seeds, ± their standard deviation; minutes are those of a cell's training, on machines that had other work too. The budget says what was spent: *paper* is the paper's own grid and epochs as far as they are known, *desk* is what two cores can do (fewer epochs, and of the cells those that decide what the paper claims), *smoke* only shows that an experiment runs. Epochs are chosen on validation data, never on test data, unless a note says otherwise. Single runs of the scripts, and guides compared, are in [scripts.md](scripts.md).
+
+## What the papers say, and what was seen
+
+Each line is about a difference of two numbers of the same seed: its mean, ± half of the 95 % interval of Student's t. It was seen where the interval lies above zero; where it holds zero, or there is one seed, nothing is decided. With fewer epochs than the paper's, what was not seen is not refuted."""  # noqa: E501
 
 
 def parser() -> Parser:

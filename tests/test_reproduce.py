@@ -106,15 +106,18 @@ def test_every_number_is_in_the_record_of_its_cell(script, smoke):
         metrics = json.loads(cell.path(smoke[0] / "results").read_text())["metrics"]
         found.setdefault(cell.experiment, {}).setdefault(cell.name, set()).update(metrics)
     for experiment in script.EXPERIMENTS.values():
-        for number in experiment.numbers:
-            own = found[experiment.home]
-            assert number.metric in own.get(number.cell, set.union(*own.values())), (experiment.name, number)
+        own = found[experiment.home]
+        sides = [side for claim in experiment.claims for side in (claim.more, claim.less) if isinstance(side, tuple)]
+        for cell, metric in [*((number.cell, number.metric) for number in experiment.numbers), *sides]:
+            assert metric in own.get(cell, set.union(*own.values())), (experiment.name, cell, metric)
 
 
 def test_every_published_number_has_a_cell_at_the_paper_s_budget(script):
     for experiment in script.EXPERIMENTS.values():
         names = set(experiment.settings("paper"))
         assert {number.cell for number in experiment.numbers} <= names, experiment.name
+        sides = [side for claim in experiment.claims for side in (claim.more, claim.less)]
+        assert {side[0] for side in sides if isinstance(side, tuple)} <= names, experiment.name
         assert set(experiment.settings("desk")) <= names, experiment.name
 
 
@@ -204,6 +207,38 @@ def test_seeds_become_a_mean_and_a_standard_deviation(shown, results):
         (desk / f"m2-alpha-1-seed{seed}.json").write_text(json.dumps(record))
     _, printed, _ = shown(f"show {FULL}")
     assert re.search(r"M2, α = 1, % +92.0 ± 2.6 +93.0 ± 3.6 +desk +3 +40 ", printed)
+
+
+def claimed(script, more, less=0.85, unit="points"):
+    """The row of a claim, of records that have these values of two cells."""
+    base = import_module("experiments.base")
+    claim = base.Claim("more than less", ("a", "accuracy"), ("b", "accuracy") if isinstance(less, list) else less, unit)
+    cells = {"a": more, "b": less if isinstance(less, list) else []}
+    records = [{"cell": cell, "seed": seed, "metrics": {"accuracy": value}}
+               for cell, values in cells.items() for seed, value in enumerate(values) if value is not None]  # fmt: skip
+    return script.report.claimed(claim, "here", {"paper": [], "desk": records})[2:]
+
+
+@pytest.mark.parametrize(
+    ("more", "less", "row"),
+    [
+        # differences 2, 4 and 6 points: mean 4, s.e. 2 / √3, and 4.303 of these at two degrees of freedom
+        ([0.92, 0.94, 0.96], [0.90, 0.90, 0.90], ("+4.0 ± 5.0 points", "3", "desk", "undecided")),
+        ([0.93, 0.94, 0.95], [0.90, 0.90, 0.90], ("+4.0 ± 2.5 points", "3", "desk", "yes")),
+        ([0.90, 0.90, 0.90], [0.93, 0.94, 0.95], ("-4.0 ± 2.5 points", "3", "desk", "no, the contrary")),
+        ([0.93, 0.95, 0.99], [0.90, 0.91, 0.96], ("+3.3 ± 1.4 points", "3", "desk", "yes")),  # of the same seed
+        ([0.93, 0.95, None, 0.2], [0.90, 0.91, 0.1], ("+3.5 ± 6.4 points", "2", "desk", "undecided")),
+        ([0.99], [0.5], ("+49.0 points", "1", "desk", "undecided")),
+        ([0.86, 0.86, 0.86], 0.85, ("+1.0 ± 0.0 points", "3", "desk", "yes")),
+        ([None], [0.5], ("–", "", "not run", "")),
+    ],
+)
+def test_a_claim_is_seen_where_the_interval_of_its_difference_lies_above_zero(script, more, less, row):
+    assert claimed(script, more, less) == row
+
+
+def test_a_claim_of_nats_is_not_one_of_percent(script):
+    assert claimed(script, [17.0, 18.0, 19.0], 9.0, "nats") == ("+9.00 ± 2.48 nats", "3", "desk", "yes")
 
 
 def test_list_says_what_there_is_and_what_is_done(shown, script, results):

@@ -11,7 +11,7 @@ from semipyro.data import binarize, load
 from semipyro.inference import Objective, unit_kl
 from semipyro.plots.common import new_figure
 
-from .base import Experiment, Metrics, Number, Record, Settings, budgeted, run_script, script
+from .base import Claim, Experiment, Metrics, Number, Record, Settings, budgeted, run_script, script
 
 PAPER = "Maaløe et al. (2015, 2016), arXiv:1602.05473"
 EPOCHS = {"desk": 40, "paper": 1000}
@@ -91,6 +91,13 @@ TABLE1 = Experiment(
     ),
     note="In the authors' workshop code the unlabelled rows are in the order of their classes and q(a | x) is never "
     "trained; here they are shuffled and it is.",
+    claims=(
+        Claim(
+            "ADGM with 10 draws beats ADGM with one",
+            ("adgm-10-draws", "test_accuracy"),
+            ("adgm-1-draw", "test_accuracy"),
+        ),
+    ),
 )
 
 EXPERIMENTS = [
@@ -104,6 +111,14 @@ EXPERIMENTS = [
         numbers=(
             Number("active units of z", "adgm-1-draw", "about 20 of 100", "active_z", "number"),
             Number("active units of a", "adgm-1-draw", "many more", "active_a", "number"),
+        ),
+        claims=(
+            Claim(
+                "ADGM has more active units in a than in z",
+                ("adgm-1-draw", "active_a"),
+                ("adgm-1-draw", "active_z"),
+                "",
+            ),
         ),
     ),
     replace(
@@ -119,5 +134,9 @@ EXPERIMENTS = [
             Number("ADGM, 10 draws", "adgm-10-draws", "1.0 (1.5)", kind="error"),
         ),
         note="The published values are read off the figure.",
+        claims=tuple(
+            Claim(f"ADGM with one draw beats {what}", ("adgm-1-draw", "test_accuracy"), (cell, "test_accuracy"))
+            for what, cell in (("M2", "m2"), ("deterministic features", "deterministic"))
+        ),
     ),
 ]

@@ -49,6 +49,40 @@ class Number:
         return 100 * (1 - value if self.kind == "error" else value)
 
 
+Measure = tuple[str, str]  # a cell and one of its metrics
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says of two numbers: that the first is the larger.
+
+    Attributes:
+        text: what it says.
+        more: the first.
+        less: the second, or a constant.
+        unit: "points" of a share in percent, "nats", or "" for a number.
+    """
+
+    text: str
+    more: Measure
+    less: Measure | float
+    unit: str = "points"
+
+    def differences(self, records: Sequence[Record]) -> list[float]:
+        """The first less the second, in its unit, of each seed that has both."""
+        metrics = {(record["cell"], record["seed"]): record["metrics"] for record in records}
+        factor = 100 if self.unit == "points" else 1
+
+        def of(measure: Measure | float, seed: int) -> float | None:
+            if not isinstance(measure, tuple):
+                return measure
+            return metrics.get((measure[0], seed), {}).get(measure[1])
+
+        seeds = sorted({seed for _, seed in metrics})
+        pairs = [(of(self.more, seed), of(self.less, seed)) for seed in seeds]
+        return [factor * (more - less) for more, less in pairs if more is not None and less is not None]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One training, or what belongs together: settings and a seed.
@@ -94,6 +128,7 @@ class Experiment:
         pictures: figures that a cell itself draws, in `figures/` of its folder, to be kept of the first seed.
         of: the experiment whose cells these are, where one run serves several tables or figures.
         note: what has to be known to read the numbers.
+        claims: what the paper says of them.
     """
 
     name: str
@@ -107,6 +142,7 @@ class Experiment:
     pictures: tuple[str, ...] = ()
     of: str = ""
     note: str = ""
+    claims: tuple[Claim, ...] = ()
 
     @property
     def home(self) -> str:

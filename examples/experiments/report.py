@@ -4,12 +4,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
+from scipy.stats import t as student
 from semipyro import plots
 
-from .base import BUDGETS, Experiment, Number, Record
+from .base import BUDGETS, Claim, Experiment, Number, Record
 from .records import found
 
 UNITS = {"accuracy": ", %", "error": ", error in %", "nats": ", nats", "number": ""}
+CLAIMS = ("what the papers say", "in", "difference", "seeds", "budget", "seen here")
 COLUMNS = ("", "published", "ours", "budget", "seeds", "epochs", "minutes")
 
 
@@ -46,6 +48,38 @@ def span(records: Sequence[Record], field: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def claims(experiment: Experiment, results: Path) -> list[tuple[str, ...]]:
+    """A row for each of the paper's claims, from the dearest budget that has records of it."""
+    records = {budget: found(experiment.cells(budget), results) for budget in reversed(BUDGETS)}
+    return [claimed(claim, experiment.name, records) for claim in experiment.claims]
+
+
+def claimed(claim: Claim, name: str, records: dict[str, list[Record]]) -> tuple[str, ...]:
+    """The difference that a claim is about, and whether it is seen."""
+    of = {budget: differences for budget, own in records.items() if (differences := claim.differences(own))}
+    if not of:
+        return claim.text, name, "–", "", "not run", ""
+    budget, differences = next(iter(of.items()))
+    half = interval(differences)
+    digits = 1 if claim.unit == "points" else 2
+    spread = "" if half is None else f" ± {half:.{digits}f}"
+    shown = f"{mean(differences):+.{digits}f}{spread} {claim.unit}".rstrip()
+    return claim.text, name, shown, str(len(differences)), budget, verdict(mean(differences), half)
+
+
+def interval(differences: Sequence[float]) -> float | None:
+    """Half of the 95 % interval of Student's t around the mean; None for a single value."""
+    count = len(differences)
+    return float(student.ppf(0.975, count - 1)) * stdev(differences) / count**0.5 if count > 1 else None
+
+
+def verdict(centre: float, half: float | None) -> str:
+    """What an interval says."""
+    if half is None or abs(centre) <= half:
+        return "undecided"
+    return "yes" if centre > 0 else "no, the contrary"
+
+
 def draw(experiment: Experiment, results: Path) -> list[Path]:
     """Draws the figures of each budget that has records, and returns their files."""
     drawn = []
@@ -77,12 +111,26 @@ def state(experiment: Experiment, results: Path) -> str:
 
 def text(experiment: Experiment, results: Path) -> str:
     """The table for a terminal."""
-    lines = [COLUMNS, *table(experiment, results, every=True)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    said = claims(experiment, results)
+    shown = [
+        *aligned([COLUMNS, *table(experiment, results, every=True)]),
+        *(["", *aligned([CLAIMS, *said])] if said else []),
+    ]
     head = f"{experiment.name}: {experiment.about}\n{experiment.paper}; {state(experiment, results)}"
     foot = [f"Measured on {', '.join(machines(experiment, results))}."] if machines(experiment, results) else []
     return "\n".join([head, "", *shown, *foot, *([experiment.note] if experiment.note else [])])
+
+
+def aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    """The lines with their columns one below the other."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def markdown(columns: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
+    """A table of a page."""
+    every = [columns, tuple("---" for _ in columns), *lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in every)
 
 
 def machines(experiment: Experiment, results: Path) -> list[str]:
@@ -92,8 +140,11 @@ def machines(experiment: Experiment, results: Path) -> list[str]:
 
 
 def page(experiments: Iterable[Experiment], results: Path, introduction: str) -> str:
-    """results/README.md."""
-    return "\n\n".join([introduction, *(section(experiment, results) for experiment in experiments)]) + "\n"
+    """results/README.md: what the papers say, then the numbers of each experiment."""
+    every = list(experiments)
+    said = markdown(CLAIMS, [row for experiment in every for row in claims(experiment, results)])
+    sections = [section(experiment, results) for experiment in every]
+    return "\n\n".join([introduction, said, *sections]) + "\n"
 
 
 def section(experiment: Experiment, results: Path) -> str:
@@ -102,8 +153,7 @@ def section(experiment: Experiment, results: Path) -> str:
     parts = [f"## {experiment.name}", f"{experiment.about[0].upper()}{experiment.about[1:]}. {experiment.paper}. "
              f"{state(experiment, results).capitalize()}."]  # fmt: skip
     if shown:
-        lines = [COLUMNS, tuple("---" for _ in COLUMNS), *shown]
-        parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        parts.append(markdown(COLUMNS, shown))
     if of := machines(experiment, results):
         parts.append(f"Measured on {', '.join(of)}.")
     if experiment.note:
