@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from .dataset import Dataset
+from .dataset import Dataset, Split
 from .splits import three_way
 
 NUM_POINTS = 10_000
@@ -22,20 +22,28 @@ def digits() -> Dataset:
 
 def moons() -> Dataset:
     """Two interleaved half circles, with noise of standard deviation 0.1."""
-    from sklearn.datasets import make_moons
-
-    x, y = make_moons(NUM_POINTS, noise=0.1, random_state=SEED)
-    return _split("moons", x, y, num_classes=2, shape=(2,))
+    return _split("moons", *points("moons"), num_classes=2, shape=(2,))
 
 
 def circles() -> Dataset:
     """Two circles with one centre, of radius 1 and 0.5, with noise of standard deviation 0.05."""
-    from sklearn.datasets import make_circles
+    return _split("circles", *points("circles"), num_classes=2, shape=(2,))
 
-    x, y = make_circles(NUM_POINTS, noise=0.05, factor=0.5, random_state=SEED)
-    return _split("circles", x, y, num_classes=2, shape=(2,))
+
+def points(name: str, number: int = NUM_POINTS, seed: int = SEED) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Points of "moons" or "circles", (N, 2), and their classes, in any number and of any seed."""
+    from sklearn.datasets import make_circles, make_moons
+
+    if name == "moons":
+        return make_moons(number, noise=0.1, random_state=seed)
+    return make_circles(number, noise=0.05, factor=0.5, random_state=seed)
+
+
+def split_of(x: NDArray[Any], y: NDArray[Any]) -> Split:
+    """Rows and classes as tensors."""
+    return Split(torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.int64))
 
 
 def _split(name: str, x: NDArray[Any], y: NDArray[Any], *, num_classes: int, shape: tuple[int, ...]) -> Dataset:
-    parts = three_way(torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.int64), seed=SEED)
-    return Dataset(name, *parts, num_classes=num_classes, shape=shape)
+    whole = split_of(x, y)
+    return Dataset(name, *three_way(whole.x, whole.y, seed=SEED), num_classes=num_classes, shape=shape)

@@ -81,12 +81,17 @@ def classifier_accuracy(args: argparse.Namespace, task: Task, train_x: Tensor, t
     """Trains scikit-learn's classifier on the rows with a label (or on all), and measures it on the test rows."""
     rows = torch.ones_like(task.y, dtype=torch.bool) if args.classifier == "label-spreading" else task.y >= 0
     known = task.dataset.test.y >= 0
-    classifier = make_classifier(args).fit(train_x[rows].numpy(), task.y[rows].numpy())
+    outside = bool((train_x < 0).any() or (train_x > 1).any())
+    classifier = make_classifier(args.classifier, standardised=train_x is task.dataset.train.x and outside)
+    classifier.fit(train_x[rows].numpy(), task.y[rows].numpy())
     return float(classifier.score(test_x[known].numpy(), task.dataset.test.y[known].numpy()))
 
 
-def make_classifier(args: argparse.Namespace) -> Any:
-    """The classifier, behind a standardisation, since features and pixels differ in scale."""
+def make_classifier(name: str, *, standardised: bool) -> Any:
+    """The classifier; behind a standardisation for the columns of a table, which differ in scale.
+
+    Features and pixels are read as they are: a scale of 1 would blow up the units and pixels that hardly vary.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
@@ -100,7 +105,7 @@ def make_classifier(args: argparse.Namespace) -> Any:
         "knn": KNeighborsClassifier,
         "label-spreading": lambda: LabelSpreading(kernel="knn"),
     }
-    return make_pipeline(StandardScaler(), makers[args.classifier]())
+    return make_pipeline(StandardScaler(), makers[name]()) if standardised else makers[name]()
 
 
 def draw(args: argparse.Namespace, objective: Objective, task: Task, history: list[dict[str, float]]) -> None:
