@@ -97,10 +97,15 @@ def add_training_flags(parser: Parser) -> None:
     """Keywords of `fit`."""
     add = parser.add_argument_group("training").add_argument
     add("--epochs", type=count, help="passes over the unlabelled rows; without it 100 for digits and .npz, else 60")
-    add("--learning-rate", type=positive, default=3e-3, help="of Adam")
+    add("--learning-rate", type=positive, default=3e-3, help="of Adam, at the start")
+    add("--decay-every", type=count, help="multiply the learning rate by --decay after every so many epochs; without "
+        "it, constant")  # fmt: skip
+    add("--decay", type=positive, default=0.75, help="factor of --decay-every")
     add("--weight-decay", type=weight, default=0.0, help="weight, in the loss, of half the squares of all matrices")
     add("--kl-warmup", type=natural, default=0, help="epochs over which the weight of the KL terms rises to 1")
     add("--gradient-clip", type=positive, help="largest norm of the gradient; without it, not clipped")
+    add("--gradient-clip-value", type=positive, help="largest absolute value of its elements, after that; without it, "
+        "not clipped")  # fmt: skip
     add("--device", choices=list(DEVICES), default="auto", help="what to compute on")
     add("--precision", choices=list(PRECISIONS), default="32", help="bf16: inside the networks only; auto: bf16 where "
         "the device multiplies it in hardware")  # fmt: skip

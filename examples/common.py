@@ -116,8 +116,13 @@ def make_task(
 
 def fit_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Keywords of `fit`, from the flags."""
-    names = ("epochs", "learning_rate", "weight_decay", "kl_warmup", "device", "precision")
+    names = ("epochs", "learning_rate", "weight_decay", "kl_warmup", "gradient_clip_value", "device", "precision")
     return {name: getattr(args, name) for name in names} | {"gradient_clip_norm": args.gradient_clip}
+
+
+def schedule(args: argparse.Namespace) -> Callable[[int], float] | None:
+    """The factor of the learning rate by epoch."""
+    return None if args.decay_every is None else lambda epoch: args.decay ** (epoch // args.decay_every)
 
 
 def decide_likelihood(args: argparse.Namespace, dataset: Dataset) -> None:
@@ -286,7 +291,7 @@ def train(
         objective, task.batches, validation=(held_out.x, held_out.y if monitor == "accuracy" else None),
         validation_bound_x=task.bound_x(held_out.x), monitor=monitor, restore_best=True, out=args.out,
         resume=args.resume, progress=False if args.quiet else None,
-        report=report or reporter(args, monitor), **fit_settings(args),
+        report=report or reporter(args, monitor), schedule=schedule(args), **fit_settings(args),
     )  # fmt: skip
 
 

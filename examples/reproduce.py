@@ -11,7 +11,6 @@ epoch. To have a cell computed anew, delete its file, and the store.
 """
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
@@ -124,7 +123,8 @@ def run(args: argparse.Namespace) -> None:
     """`run`."""
     if args.data_root:
         os.environ["SEMIPYRO_DATA"] = args.data_root
-    args.work.mkdir(parents=True, exist_ok=True)
+    for folder in (args.work, args.results):
+        folder.mkdir(parents=True, exist_ok=True)
     args.store = args.store or f"sqlite:///{args.work.resolve() / 'cells.db'}"
     every = dict.fromkeys(experiment.home for experiment in chosen(args.names))
     cells = [cell for name in every for cell in asked(args, chosen(args.names), name)]
@@ -214,8 +214,7 @@ def worker(args: argparse.Namespace, cells: Sequence[Cell]) -> None:
     for name in dict.fromkeys(cell.experiment for cell in cells):
         own = (cell for cell in cells if cell.experiment == name)
         lines[line(args, name)] = {ticket(cell): partial(compute, args, cell) for cell in own}
-    with contextlib.suppress(KeyboardInterrupt):
-        line_module().work(lines, goes_on=workers.is_wanted)
+    line_module().work(lines, goes_on=workers.is_wanted)
 
 
 def compute(args: argparse.Namespace, cell: Cell) -> Record:

@@ -8,8 +8,10 @@ looked at; the command that this prints at the end trains with the best settings
 """
 
 import argparse
-import contextlib
 import copy
+import hashlib
+import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,7 +23,8 @@ import torch
 import workers
 from command_line import Help, Parser, add_data_flags, command, count, write_json
 from common import Task, make_task, rehearse, save_figures, say, train
-from experiments.line import open_storage
+from experiments import line
+from experiments.base import arguments
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -73,24 +76,24 @@ def parser() -> Parser:
     add("--quiet", action="store_true", help="show nothing but warnings and errors")
     flags.set_defaults(  # what `common` reads beside these
         likelihood="auto", scale=None, usual_scale=None, weight_decay=0.0, kl_warmup=0, gradient_clip=None,
-        learning_rate=3e-3, resume=False,
+        gradient_clip_value=None, decay_every=None, learning_rate=3e-3, resume=False,
     )  # fmt: skip
     return flags
 
 
 def run(args: argparse.Namespace) -> None:
     """Checks the data, starts the workers, tells what is best."""
-    labels, task = args.labels, make_task(args)
-    args.labels = labels  # as it was given, for the workers, and for the command at the end
-    rehearse(args, PAPERS[args.model].build(task.x_dim, task.y_dim, likelihood=args.likelihood), task)
+    decided = copy.copy(args)  # the workers, and the command at the end, take the flags as they were given
+    task = make_task(decided)
+    rehearse(decided, PAPERS[args.model].build(task.x_dim, task.y_dim, likelihood=decided.likelihood), task)
     args.out.mkdir(parents=True, exist_ok=True)
     args.store = args.store or f"sqlite:///{args.out.resolve() / 'study.db'}"
-    args.study = args.study or f"{Path(args.data).stem}-{args.model}-{args.labels or 'usual'}-labels-seed{args.seed}"
-    study = open_study(args, args.seed)
+    args.study = args.study or name_of_study(args)
+    study = open_study(args)
     before = finished(study)
     say(args, f"{before} of {args.trials} trials are done; the study is {args.study} in {args.store}")
     with (
-        workers.started(worker, [(args, number) for number in range(args.jobs)]) as processes,
+        workers.started(worker, [(args, share) for share in shares(args.trials - before, args.jobs)]) as processes,
         tqdm(total=args.trials, initial=before, unit="trial", disable=True if args.quiet else None) as bar,
     ):
         while any(process.is_alive() for process in processes):
@@ -99,13 +102,30 @@ def run(args: argparse.Namespace) -> None:
     tell(args, study)
 
 
-def open_study(args: argparse.Namespace, seed: int) -> optuna.Study:
-    """The study in its database."""
-    return optuna.create_study(
-        study_name=args.study, storage=open_storage(args.store), direction="maximize", load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=8),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=args.epochs // 5),
+def name_of_study(args: argparse.Namespace) -> str:
+    """A name that changes with whatever would make the trials of two commands another task."""
+    words = json.dumps(data_flags(args) | {"epochs": args.epochs, "precision": args.precision})
+    return f"{Path(args.data).stem}-{args.model}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+
+
+def data_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags of the data, as they were given."""
+    names = (
+        "data", "data_root", "labels", "include_labelled", "batch_size", "labelled_batch_size", "binarize", "seed"
     )  # fmt: skip
+    return {name: getattr(args, name) for name in names}
+
+
+def open_study(args: argparse.Namespace) -> optuna.Study:
+    """The study in its database."""
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=args.epochs // 5)
+    return line.open_study(line.open_storage(args.store), args.study, direction="maximize", pruner=pruner)
+
+
+def shares(trials: int, jobs: int) -> list[int]:
+    """How many of the trials each process takes."""
+    each, more = divmod(max(trials, 0), jobs)
+    return [each + (number < more) for number in range(jobs) if each + (number < more)]
 
 
 def finished(study: optuna.Study) -> int:
@@ -113,17 +133,23 @@ def finished(study: optuna.Study) -> int:
     return len(study.get_trials(deepcopy=False, states=DONE))
 
 
-def worker(args: argparse.Namespace, number: int) -> None:
-    """A process that tries settings until there were enough."""
+def worker(args: argparse.Namespace, share: int) -> None:
+    """A process that tries its share of settings, or fewer, where other machines were faster."""
     workers.share_cores(args.jobs)
-    study, task = open_study(args, args.seed + 1 + number), make_task(args)
-    with contextlib.suppress(KeyboardInterrupt):
-        while finished(study) < args.trials and workers.is_wanted():
-            study.optimize(partial(score, args, task), n_trials=1, catch=(FloatingPointError,))
+    study, task = open_study(args), make_task(args)
+    for _ in range(share):
+        if finished(study) < args.trials and workers.is_wanted():
+            study.optimize(partial(score, args, task), n_trials=1)
 
 
 def score(args: argparse.Namespace, task: Task, trial: Trial) -> float:
-    """The best validation accuracy of a training with the settings of a trial."""
+    """The best validation accuracy of a training with the settings of a trial.
+
+    What is drawn depends on the seed, the trial's number and the trials before it, whichever process draws. A training
+    that breaks counts as one that fell behind.
+    """
+    seed = (args.seed + 7919 * trial.number) % 2**32
+    trial.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=8)
     args, build = settings(args, trial)
     torch.manual_seed(args.seed)
     objective = PAPERS[args.model].build(task.x_dim, task.y_dim, **build)
@@ -134,7 +160,11 @@ def score(args: argparse.Namespace, task: Task, trial: Trial) -> float:
             raise optuna.TrialPruned
 
     args.out, args.quiet = None, True  # no checkpoints
-    history = train(args, objective, copy.deepcopy(task), report=report)
+    try:
+        history = train(args, objective, copy.deepcopy(task), report=report)
+    except FloatingPointError as error:
+        trial.set_user_attr("error", str(error))
+        raise optuna.TrialPruned from error
     return max(row["validation_accuracy"] for row in history)
 
 
@@ -157,7 +187,11 @@ def tell(args: argparse.Namespace, study: optuna.Study) -> None:
     """The best settings, the command that trains with them, best.json and a figure."""
     done = study.get_trials(states=(TrialState.COMPLETE,))
     if not done:
-        raise ValueError(f"no trial of the study {args.study} came to its end; --trials more, or look at the data")
+        errors = [trial.user_attrs["error"] for trial in study.get_trials() if "error" in trial.user_attrs]
+        last = f" The last one broke: {errors[-1]}" if errors else ""
+        raise ValueError(
+            f"no trial of the study {args.study} came to its end; --trials more, or look at the data.{last}"
+        )
     pruned = len(study.get_trials(states=(TrialState.PRUNED,)))
     say(args, f"\n{len(done)} trials to the end, {pruned} stopped early. Validation accuracy of the best:")
     for trial in sorted(done, key=lambda trial: -(trial.value or 0))[:5]:
@@ -175,18 +209,15 @@ def tell(args: argparse.Namespace, study: optuna.Study) -> None:
 def training_command(args: argparse.Namespace, best: FrozenTrial) -> str:
     """The command of the row's script with the best settings."""
     row, found = ROWS[args.model], best.params
-    given = {"data": args.data, "data_root": args.data_root, "labels": args.labels, "seed": args.seed,
-             "epochs": args.epochs, "precision": args.precision, "likelihood": args.likelihood, "z_dim": found["z_dim"],
-             "learning_rate": found["learning_rate"], "scale": found.get("scale")}  # fmt: skip
-    words = [
-        word
-        for name, value in given.items()
-        if value is not None
-        for word in (f"--{name.replace('_', '-')}", f"{value:.4g}" if isinstance(value, float) else str(value))
-    ]
-    words += ["--hidden", *[str(found["width"])] * found["layers"]]
+    flags = {
+        **data_flags(args), "epochs": args.epochs, "device": args.device, "precision": args.precision,
+        "likelihood": args.likelihood, "z_dim": found["z_dim"], "hidden": [found["width"]] * found["layers"],
+        "learning_rate": found["learning_rate"], "scale": found.get("scale"),
+    }  # fmt: skip
+    given = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in flags.items()}
+    words = arguments({name: value for name, value in given.items() if value is not None})
     words += [word for name, flag in row.weights.items() for word in (flag, f"{found[name]:.4g}")]
-    return " ".join(["python", f"examples/{row.script}.py", *row.flags, *words])
+    return shlex.join(["python", f"examples/{row.script}.py", *row.flags, *words])
 
 
 def figures(study: optuna.Study) -> dict[str, Figure]:

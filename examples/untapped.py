@@ -76,6 +76,7 @@ def parser() -> Parser:
     add("--num-samples", type=count, default=1, help="draws of z that each bound averages over")
     add_posterior_flags(flags)
     flags.set_defaults(
+        include_labelled=True,
         learning_rate=0.01,
         gradient_clip=5.0,
         likelihood="bernoulli",

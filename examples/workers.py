@@ -5,28 +5,57 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
 
+PATIENCE = 30  # seconds that a worker has to leave its work in order
+
 
 @contextmanager
 def started(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> Iterator[list[BaseProcess]]:
-    """A process for each tuple of arguments; none of them outlives the block, also where SIGTERM ends it."""
+    """A process for each tuple of arguments; none of them outlives the block, also where SIGTERM ends it.
+
+    Ctrl-C reaches this process alone, which stops the others: `target` sees a KeyboardInterrupt.
+    """
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=target, args=own) for own in arguments]
+    processes = [context.Process(target=stoppable, args=(target, own)) for own in arguments]
     try:
         for process in processes:
-            process.start()
+            start_without_ctrl_c(process)
         yield list(processes)
     finally:
         for process in processes:
             process.terminate()
+        for process in processes:
+            process.join(PATIENCE)
+            process.kill()
             process.join()
         signal.signal(signal.SIGTERM, before)
+
+
+def start_without_ctrl_c(process: BaseProcess) -> None:
+    """Starts a process that ignores SIGINT from its birth on, as it takes over what its parent ignores."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def stoppable(target: Callable[..., None], arguments: Sequence[Any]) -> None:
+    """Runs the target; SIGTERM raises KeyboardInterrupt in it, once."""
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    with suppress(KeyboardInterrupt):
+        target(*arguments)
 
 
 def share_cores(jobs: int) -> None:

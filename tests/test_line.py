@@ -260,6 +260,24 @@ def test_workers_take_cells_of_the_next_experiment_while_others_finish_the_first
     assert order == ["second b"]
 
 
+def test_a_store_that_cannot_be_written_is_refused(line, tmp_path):
+    line.Queue(line.open_storage(f"sqlite:///{tmp_path / 'cells.db'}"), "cells")
+    storage = line.open_storage(f"sqlite:///file:{tmp_path / 'cells.db'}?mode=ro&uri=true")
+    with pytest.raises(ValueError, match=r"--store sqlite:.*readonly"):
+        line.Queue(storage, "others")
+
+
+def test_the_cells_of_another_command_stay_in_the_line(line, queue):
+    """A worker that waits for its own cell, which another has, does not empty the line of the others' cells."""
+    queue.put(["a"])
+    ask(queue)
+    queue.put(["b"])
+    assert not queue.take({"a": partial(record, "a")})
+    assert [trial.state for trial in queue.study.get_trials()] == [TrialState.RUNNING, TrialState.WAITING]
+    work(line, queue, ["b"], record)
+    assert set(queue.records()) == {"b"}
+
+
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/cells.db", "postgresql://127.0.0.1:1/none"])
 def test_a_store_that_is_not_there_is_refused(line, url):
     with pytest.raises(ValueError, match=f"--store {url}"):

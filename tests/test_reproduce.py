@@ -16,6 +16,12 @@ from test_examples import EXAMPLES, imported
 from test_examples_papers import call
 
 FULL = "thesis-table1"
+SECONDARY = {  # what their claims compare costs more than a desk has: 10 draws, 30 components, another number of labels
+    "adgm-table1",
+    "willetts-table2",
+    "willetts-table3",
+    "cagem-table2",
+}
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +125,31 @@ def test_every_published_number_has_a_cell_at_the_paper_s_budget(script):
         sides = [side for claim in experiment.claims for side in (claim.more, claim.less)]
         assert {side[0] for side in sides if isinstance(side, tuple)} <= names, experiment.name
         assert set(experiment.settings("desk")) <= names, experiment.name
+
+
+@pytest.mark.parametrize("budget", ["smoke", "desk", "paper"])
+def test_the_scripts_take_the_flags_of_every_cell(script, budget, tmp_path):
+    base, line = import_module("experiments.base"), import_module("command_line")
+    for cell in cells(script, budget):
+        for settings in (cell.settings, cell.settings.get("first", {})):
+            if "script" in settings:
+                args = base.parsed(settings, cell.seed, tmp_path)
+                for name, value in settings["flags"].items():
+                    assert getattr(args, {"lambda": "lam"}.get(name, name)) == value, (cell, name)
+                weights = {name: getattr(args, name) for name in ("labelled_weight", "classification_weight")
+                           if name in vars(args)}  # fmt: skip
+                for constant in {"alpha", "beta"} & vars(args).keys():
+                    line.given_weights(args, weights, constant)
+
+
+def test_a_claim_can_be_decided_at_the_desk(script):
+    """At least one of each experiment has both of its numbers there, of three seeds or more."""
+    for experiment in script.EXPERIMENTS.values():
+        names = set(experiment.settings("desk")) if experiment.seeds["desk"] >= 3 else set()
+        sides = [[side[0] for side in (claim.more, claim.less) if isinstance(side, tuple)]
+                 for claim in experiment.claims]  # fmt: skip
+        both = [set(cells) <= names for cells in sides]
+        assert any(both) or not both or experiment.name in SECONDARY, experiment.name
 
 
 def test_the_names_that_were_asked_for_are_there(script):
@@ -323,6 +354,35 @@ def test_a_cell_that_was_killed_goes_on_to_the_same_numbers(smoke, tmp_path):
     status, _, complaint = run(*flags, folder=tmp_path)
     assert (status, complaint) == (0, "")
     assert numbers_of(tmp_path / "results" / name) == numbers_of(smoke[0] / "results" / name)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a POSIX terminal's signals")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_cell_that_was_stopped_waits_for_nobody(smoke, tmp_path, stop):
+    """The signal goes to all of the processes, as that of a terminal does; the next command goes on at once."""
+    flags = ("kingma-table1", "--budget", "smoke", "--cells", "m1-m2-*", "--grace", "500")
+    work = tmp_path / "runs" / "reproduce" / "kingma-table1" / "smoke"
+    with reproduce("run", *flags, "--results", "results", folder=tmp_path, start_new_session=True) as process:
+        deadline = time.monotonic() + 120
+        while not list(work.glob("*-first/settings.json")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        (os.killpg if stop == signal.SIGINT else os.kill)(process.pid, stop)
+        _, complaint = process.communicate(timeout=60)
+    assert "Traceback" not in complaint
+    start = time.monotonic()
+    status, _, complaint = run(*flags, folder=tmp_path)
+    assert (status, complaint) == (0, "")
+    assert time.monotonic() - start < 200
+    name = "kingma-table1/smoke/m1-m2-100-seed0.json"
+    assert numbers_of(tmp_path / "results" / name) == numbers_of(smoke[0] / "results" / name)
+
+
+def test_results_that_are_no_folder_are_refused_before_anything_is_computed(script, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = call(script, f"run thesis-moons --budget smoke --results {tmp_path}/file --work {tmp_path}/work", tmp_path)
+    assert done.returncode == 2
+    assert "file" in done.stderr
+    assert not (tmp_path / "work" / "thesis-moons").exists()
 
 
 def workers_of(parent):

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -84,6 +85,61 @@ def test_the_same_command_goes_on_with_the_study(script, own, monkeypatch):
     assert (done.returncode, done.stderr) == (0, "")
     assert "5 of 5 trials are done" in done.stdout
     assert {trial.number: trial.params for trial in study(own).get_trials()} == before
+
+
+def test_a_study_that_goes_on_tries_other_settings(script, own, monkeypatch, tmp_path):
+    """The same as one command would have tried, as what is drawn depends on the trial's number."""
+    args = script.parser().parse_args(f"{SMALL} --epochs 1".split())
+    args.data = own / "own.npz"
+    task = script.make_task(args)
+
+    def tried(*parts):
+        searched = optuna.create_study(direction="maximize")
+        for number in parts:
+            searched.sampler = optuna.samplers.TPESampler()  # that of another process
+            searched.optimize(lambda trial: script.score(args, task, trial), n_trials=number)
+        return [trial.params for trial in searched.trials]
+
+    whole = tried(4)
+    assert tried(2, 2) == whole
+    assert len({trial["learning_rate"] for trial in whole}) == 4
+
+
+def test_trials_that_break_are_told_and_counted(own, tmp_path):
+    """Values of 1e17 leave no finite loss after the first steps."""
+    with np.load(own / "own.npz") as arrays:
+        y = arrays["y"]
+    x = np.random.default_rng(0).normal(size=(len(y), 3)).astype(np.float32)
+    x[150:] *= 1e17
+    np.savez(tmp_path / "large.npz", x=x, y=y)
+    done = tune("--data", "large.npz", "--epochs", "2", "--trials", "2", "--out", "run", folder=tmp_path)
+    assert done.returncode == 2
+    assert "came to its end; --trials more, or look at the data. The last one broke: epoch 1, step 1" in done.stderr
+    assert [trial.state for trial in study(tmp_path).get_trials()] == [TrialState.PRUNED] * 2
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("trials", "jobs", "shares"), [(1, 2, [1]), (5, 2, [3, 2]), (4, 2, [2, 2]), (0, 2, [])])
+def test_the_trials_are_shared_out(script, trials, jobs, shares):
+    assert script.shares(trials, jobs) == shares
+
+
+def test_the_command_keeps_the_flags_of_the_data(script):
+    flags = "--batch-size 30 --labelled-batch-size 20 --include-labelled --no-binarize --seed 3 --device cpu"
+    args = script.parser().parse_args(["--data", "my data.npz", *flags.split()])
+    trial = SimpleNamespace(params={"z_dim": 3, "width": 60, "layers": 2, "labelled_weight": 0.5,
+                                     "classification_weight": 2.0, "learning_rate": 0.0012345})  # fmt: skip
+    words = shlex.split(script.training_command(args, trial))
+    given = import_module("ss_vae_m2").parser().parse_args(words[2:])
+    for name, value in script.data_flags(args).items():
+        assert getattr(given, name) == value, name
+    assert (given.hidden, given.learning_rate, given.device) == ([60, 60], 0.001234, "cpu")
+    assert (given.labelled_weight, given.classification_weight) == (0.5, 2.0)
+
+
+def test_a_study_is_of_one_task(script):
+    flags = ["", "--epochs 3", "--batch-size 7", "--labels 50", "--data other/digits", "--seed 1", "--model adgm"]
+    assert len({script.name_of_study(script.parser().parse_args(each.split())) for each in flags}) == len(flags)
 
 
 def test_a_trial_that_falls_behind_is_stopped(script, own, monkeypatch):

@@ -16,24 +16,37 @@ from .base import Claim, Experiment, Metrics, Number, Record, Settings, budgeted
 PAPER = "Maaløe et al. (2015, 2016), arXiv:1602.05473"
 EPOCHS = {"desk": 40, "paper": 1000}
 SMALL = {"hidden": [16], "z_dim": 4, "a_dim": 4, "labels": 20}
+OWN = {  # of the authors' code of 2015 and 2016
+    "labelled_weight": 1.0,
+    "learning_rate": 3e-4,
+    "decay_every": 200,
+    "weight_decay": 1 / 60_000,
+    "gradient_clip": 5.0,
+    "gradient_clip_value": 1.0,
+    "include_labelled": True,
+}
+LABELS_2015, LABELS_2016 = {"classification_weight": 1200.0}, {"classification_weight": 60.0, "num_samples": 5}
 ROWS = 1000  # test images on which the KL of the units is taken
 
 
 def table1(budget: str) -> dict[str, Settings]:
     """The forms of ADGM, and the M2 and the deterministic features of Fig. 4."""
-    every: dict[str, Settings] = {
-        "adgm-1-draw": {"form": "workshop"},
-        "adgm-10-draws": {"form": "workshop", "num_samples": 10},
-        "deterministic": {"form": "deterministic"},
-        "adgm-icml": {"form": "icml"},
-        "sdgm": {"form": "sdgm"},
+    every: dict[str, tuple[Settings, Settings]] = {
+        "adgm-1-draw": ({"form": "workshop"}, LABELS_2015),
+        "adgm-10-draws": ({"form": "workshop", "num_samples": 10}, LABELS_2015),
+        "deterministic": ({"form": "deterministic"}, LABELS_2015),
+        "adgm-icml": ({"form": "icml"}, LABELS_2016),
+        "sdgm": ({"form": "sdgm"}, LABELS_2016),
     }
     shown = list(every) if budget == "paper" else ["adgm-1-draw", "deterministic"]
     wide: Settings = {"hidden": [500, 500], "labels": 100}
-    cells = {name: script("ss_adgm", **budgeted(budget, EPOCHS, SMALL, **wide, **every[name])) for name in shown}
+    cells = {}
+    for name in shown:
+        form, weights = every[name]
+        cells[name] = script("ss_adgm", **budgeted(budget, EPOCHS, SMALL, OWN | weights, **wide, **form))
     small = {name: value for name, value in SMALL.items() if name != "a_dim"}
     m2 = {**wide, "z_dim": 100, "activation": "relu", "learning_rate": 1e-3}
-    return cells | {"m2": script("ss_vae_m2", **budgeted(budget, EPOCHS, small, **m2))}
+    return cells | {"m2": script("ss_vae_m2", **budgeted(budget, EPOCHS, small, OWN | LABELS_2015, **m2))}
 
 
 def measure(settings: Settings, seed: int, folder: Path) -> Metrics:
@@ -76,21 +89,28 @@ def draw_curves(records: list[Record]) -> dict[str, Figure]:
     return {"curves": figure}
 
 
+NOTE = (
+    "In the authors' workshop code the unlabelled rows are in the order of their classes and q(a | x) is never "
+    "trained; here they are shuffled and it is. The epoch is chosen on 10,000 validation images, on which the authors "
+    "train too. At the desk, weights are those chosen for M2 on validation images: of means, labelled 0.1 and "
+    "classification 50, at a learning rate of 0.001. The paper's budget has those of the authors' code, 1 and 1200 "
+    "(2015) or 60 with five draws of a (2016), at 0.0003, which falls by a quarter every 200 epochs."
+)
+
 TABLE1 = Experiment(
     "adgm-table1",
     PAPER,
     "MNIST with 100 labels, test error of ADGM",
     table1,
     measure,
-    {"smoke": 1, "desk": 1, "paper": 3},
+    {"smoke": 1, "desk": 3, "paper": 3},
     (
         Number("ADGM, workshop, 1 draw", "adgm-1-draw", "2.25 ± 0.08", kind="error"),
         Number("ADGM, workshop, 10 draws", "adgm-10-draws", "0.96 ± 0.02", kind="error"),
         Number("ADGM, ICML 2016", "adgm-icml", "0.96 ± 0.02", kind="error"),
         Number("SDGM, ICML 2016", "sdgm", "1.32 ± 0.07", kind="error"),
     ),
-    note="In the authors' workshop code the unlabelled rows are in the order of their classes and q(a | x) is never "
-    "trained; here they are shuffled and it is.",
+    note=NOTE,
     claims=(
         Claim(
             "ADGM with 10 draws beats ADGM with one",
@@ -133,7 +153,7 @@ EXPERIMENTS = [
             Number("ADGM, 1 draw", "adgm-1-draw", "2.6 (5.2)", kind="error"),
             Number("ADGM, 10 draws", "adgm-10-draws", "1.0 (1.5)", kind="error"),
         ),
-        note="The published values are read off the figure.",
+        note=f"The published values are read off the figure, which has test images and about 1300 epochs. {NOTE}",
         claims=tuple(
             Claim(f"ADGM with one draw beats {what}", ("adgm-1-draw", "test_accuracy"), (cell, "test_accuracy"))
             for what, cell in (("M2", "m2"), ("deterministic features", "deterministic"))

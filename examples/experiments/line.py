@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import Connection, Engine, event, text
@@ -76,12 +76,20 @@ def lock_at_once(engine: Engine) -> None:
     engine.dispose()  # connections from before
 
 
+def open_study(storage: RDBStorage, name: str, **keywords: Any) -> optuna.Study:
+    """The study of this name in a database, made if there is none; a ValueError where it cannot be written."""
+    try:
+        return optuna.create_study(study_name=name, storage=storage, load_if_exists=True, **keywords)
+    except StorageInternalError as error:
+        raise ValueError(f"--store {storage.url}: {str(error.__cause__ or error).splitlines()[0]}") from error
+
+
 class Queue:
     """The cells of one experiment and budget, in the line of a database."""
 
     def __init__(self, storage: RDBStorage, name: str) -> None:
         self.storage = storage
-        self.study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+        self.study = open_study(storage, name)
 
     def put(self, cells: Sequence[str], *, again: bool = False) -> None:
         """Puts those in the line that no worker has or had; `again`: also those that ended with an error."""
@@ -97,7 +105,8 @@ class Queue:
             return False
         self._fail_the_dead()
         self.put(left)
-        if not any(trial.state == TrialState.WAITING for trial in self._trials()):
+        if not any(trial.state == TrialState.WAITING and trial.user_attrs.get("cell") in left
+                   for trial in self._trials()):  # fmt: skip
             return False
         # Optuna's own errors, not the cell's: this process slept, was taken for dead, and another had the cell
         with contextlib.suppress(UpdateFinishedTrialError, ValueError):
@@ -151,7 +160,9 @@ class Queue:
 
     def _try(self, trial: Trial, cells: Mapping[str, Callable[[], Record]]) -> float:
         cell = trial.user_attrs.get("cell", "")
-        if cell not in cells or not self._is_first(trial.number, cell):
+        if cell not in cells:
+            raise optuna.TrialPruned("another command's cell, which it puts in the line again")
+        if not self._is_first(trial.number, cell):
             raise optuna.TrialPruned("another worker was faster")
         try:
             record = cells[cell]()

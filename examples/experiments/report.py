@@ -15,10 +15,10 @@ CLAIMS = ("what the papers say", "in", "difference", "seeds", "budget", "seen he
 COLUMNS = ("", "published", "ours", "budget", "seeds", "epochs", "minutes")
 
 
-def table(experiment: Experiment, results: Path, *, every: bool) -> list[tuple[str, ...]]:
-    """A row for each published number and budget that has records of it; with `every`, of the others too."""
+def table(experiment: Experiment, results: Path) -> list[tuple[str, ...]]:
+    """A row for each number and budget that has records of it, and for each published number that has none."""
     records = {budget: found(experiment.cells(budget), results) for budget in BUDGETS}
-    return [row for number in experiment.numbers if every or number.published for row in rows(number, records)]
+    return [row for number in experiment.numbers for row in rows(number, records)]
 
 
 def rows(number: Number, records: dict[str, list[Record]]) -> Iterable[tuple[str, ...]]:
@@ -30,7 +30,7 @@ def rows(number: Number, records: dict[str, list[Record]]) -> Iterable[tuple[str
         if of:
             yield (label, number.published or "–", measured(number, of), budget, str(len(of)), span(of, "epochs"),
                    span(of, "minutes"))  # fmt: skip
-    if not any(own.values()):
+    if number.published and not any(own.values()):
         yield label, number.published or "–", "–", "not run", "", "", ""
 
 
@@ -49,17 +49,21 @@ def span(records: Sequence[Record], field: str) -> str:
 
 
 def claims(experiment: Experiment, results: Path) -> list[tuple[str, ...]]:
-    """A row for each of the paper's claims, from the dearest budget that has records of it."""
-    records = {budget: found(experiment.cells(budget), results) for budget in reversed(BUDGETS)}
+    """A row for each of the paper's claims."""
+    records = {budget: found(experiment.cells(budget), results) for budget in BUDGETS}
     return [claimed(claim, experiment.name, records) for claim in experiment.claims]
 
 
 def claimed(claim: Claim, name: str, records: dict[str, list[Record]]) -> tuple[str, ...]:
-    """The difference that a claim is about, and whether it is seen."""
+    """The difference that a claim is about, and whether it is seen: at the dearest budget with three seeds or more.
+
+    Where none has three, at the one with the most.
+    """
     of = {budget: differences for budget, own in records.items() if (differences := claim.differences(own))}
     if not of:
         return claim.text, name, "–", "", "not run", ""
-    budget, differences = next(iter(of.items()))
+    budget = max(of, key=lambda name: (min(len(of[name]), 3), BUDGETS.index(name)))
+    differences = of[budget]
     half = interval(differences)
     digits = 1 if claim.unit == "points" else 2
     spread = "" if half is None else f" ± {half:.{digits}f}"
@@ -113,7 +117,7 @@ def text(experiment: Experiment, results: Path) -> str:
     """The table for a terminal."""
     said = claims(experiment, results)
     shown = [
-        *aligned([COLUMNS, *table(experiment, results, every=True)]),
+        *aligned([COLUMNS, *table(experiment, results)]),
         *(["", *aligned([CLAIMS, *said])] if said else []),
     ]
     head = f"{experiment.name}: {experiment.about}\n{experiment.paper}; {state(experiment, results)}"
@@ -130,13 +134,19 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
 def markdown(columns: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
     """A table of a page."""
     every = [columns, tuple("---" for _ in columns), *lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in every)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in every)
 
 
 def machines(experiment: Experiment, results: Path) -> list[str]:
-    """The kinds of machine that computed its cells."""
+    """The kinds of machine that computed its cells, and what the networks computed in there."""
     records = [record for budget in BUDGETS for record in found(experiment.cells(budget), results)]
-    return list(dict.fromkeys(record["machine"] for record in records))
+    return list(dict.fromkeys(f"{record['machine']} ({precision(record)})" for record in records))
+
+
+def precision(record: Record) -> str:
+    """What the networks computed in; earlier records have it among their settings."""
+    found = record.get("precision") or record["settings"].get("flags", {}).get("precision", "32")
+    return "32 bits" if found == "32" else str(found)
 
 
 def page(experiments: Iterable[Experiment], results: Path, introduction: str) -> str:
@@ -149,7 +159,7 @@ def page(experiments: Iterable[Experiment], results: Path, introduction: str) ->
 
 def section(experiment: Experiment, results: Path) -> str:
     """An experiment's part of the page."""
-    shown = table(experiment, results, every=False)
+    shown = table(experiment, results)
     parts = [f"## {experiment.name}", f"{experiment.about[0].upper()}{experiment.about[1:]}. {experiment.paper}. "
              f"{state(experiment, results).capitalize()}."]  # fmt: skip
     if shown:

@@ -11,9 +11,10 @@ from semipyro.inference import Objective, unit_kl
 from .base import Claim, Experiment, Metrics, Number, Settings, budgeted, run_script, script
 
 PAPER = "Willetts et al. (2019), arXiv:1901.08560"
-EPOCHS = {"desk": 30, "paper": 500}
+EPOCHS = {"desk": 30, "paper": 2000}
+OWN = {"gradient_clip_value": 1.0, "weight_decay": 0.5 / 60_000}  # of the authors' code
 SMALL = {"hidden": [16], "z_dim": 4, "labels": 20, "extra_classes": 2}
-SEEDS = {"smoke": 1, "desk": 1, "paper": 4}
+SEEDS = {"smoke": 1, "desk": 3, "paper": 4}
 ROWS = 2000
 COLUMNS = {
     "all": "test_accuracy_map_on_test",
@@ -48,7 +49,7 @@ def cells(budget: str, desk: tuple[str, ...], data: str, labels: int, names: tup
         if model == "m2":
             flags["uniform_prior"] = True
         small = SMALL if labels else {**SMALL, "labels": 0}
-        found[name] = script("semi_unsupervised", **budgeted(budget, EPOCHS, small, **flags))
+        found[name] = script("semi_unsupervised", **budgeted(budget, EPOCHS, small, OWN, **flags))
     return found
 
 
@@ -100,6 +101,11 @@ def measure(settings: Settings, seed: int, folder: Path) -> Metrics:
     return run_script(settings, seed, folder, after=after, figures=True)
 
 
+NOTE = (
+    "The epoch is chosen by the validation bound, the authors' by accuracy on test images. All pixels are kept, where "
+    "they drop those that hardly vary. The classification weight of 1.1 is what their code has in effect; 110 is what "
+    "it means to have. The paper trains for up to 2000 epochs."
+)
 MORE_COMPONENTS = (
     Claim(
         "GM-DGM is better with 30 components than with 15",
@@ -126,9 +132,8 @@ TABLE1 = Experiment(
     ),
     pictures=("confusion_matrix", "cluster_kl"),
     note="The paper fits the map from components to classes on the test set, and so do these numbers for all classes; "
-    "those of 5 to 9 and of 0 to 4 have it fitted on the validation split. The epoch is chosen by the validation "
-    "bound, the paper's by accuracy on test images. M2 has the uniform p(y) of the authors' code. "
-    "All pixels are kept, where the paper drops those that hardly vary.",
+    "those of 5 to 9 and of 0 to 4 have it fitted on the validation split. M2 has the uniform p(y) of the authors' "
+    f"code. {NOTE}",
     claims=(
         *(
             Claim(f"GM-DGM beats M2 on {what}", ("gm-dgm-z200-y15", metric), ("m2-z300-y15", metric))
@@ -154,7 +159,7 @@ TABLE2 = Experiment(
         ("agm-dgm-z200-y30", "74.1 ± 0.7"),
         ("agm-dgm-z300-y15", "66.1 ± 2.7"),
     ),
-    note="The map from components to classes is fitted on the test set, as in the paper.",
+    note=f"The map from components to classes is fitted on the test set, as in the paper. {NOTE}",
     claims=MORE_COMPONENTS,
 )
 
@@ -174,7 +179,7 @@ TABLE3 = Experiment(
         ("agm-dgm-z200-y30", "95.7 ± 2.3"),
     ),
     pictures=("latent_tsne", "cluster_kl", "component_kl"),
-    note="The map from components to classes is fitted on the test set, as in the paper.",
+    note=f"The map from components to classes is fitted on the test set, as in the paper. {NOTE}",
     claims=MORE_COMPONENTS,
 )
 
