@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -47,15 +47,18 @@ def start_without_ctrl_c(process: BaseProcess) -> None:
 
 
 def stoppable(target: Callable[..., None], arguments: Sequence[Any]) -> None:
-    """Runs the target; SIGTERM raises KeyboardInterrupt in it, once."""
+    """Runs the target; SIGTERM raises KeyboardInterrupt in it, once, and what comes of that is not told."""
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    with suppress(KeyboardInterrupt):
+    try:
         target(*arguments)
+    except BaseException:
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+            raise
 
 
 def share_cores(jobs: int) -> None:

@@ -339,7 +339,17 @@ def numbers_of(path):
 def test_a_cell_that_was_killed_goes_on_to_the_same_numbers(smoke, tmp_path):
     """The worker is killed between M1 and M2, which the command survives and tells."""
     work = tmp_path / "runs" / "reproduce" / "kingma-table1" / "smoke"
-    flags = ("kingma-table1", "--budget", "smoke", "--cells", "m1-m2-*", "--grace", "3")
+    flags = (
+        "kingma-table1",
+        "--budget",
+        "smoke",
+        "--cells",
+        "m1-m2-*",
+        "--grace",
+        "3",
+        "--jobs",
+        "2",
+    )  # threads as in `smoke`
     with reproduce("run", *flags, "--results", "results", folder=tmp_path) as process:
         deadline = time.monotonic() + 120
         while not list(work.glob("*-first/summary.json")) and time.monotonic() < deadline:
@@ -360,7 +370,7 @@ def test_a_cell_that_was_killed_goes_on_to_the_same_numbers(smoke, tmp_path):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_cell_that_was_stopped_waits_for_nobody(smoke, tmp_path, stop):
     """The signal goes to all of the processes, as that of a terminal does; the next command goes on at once."""
-    flags = ("kingma-table1", "--budget", "smoke", "--cells", "m1-m2-*", "--grace", "500")
+    flags = ("kingma-table1", "--budget", "smoke", "--cells", "m1-m2-*", "--grace", "500", "--jobs", "2")
     work = tmp_path / "runs" / "reproduce" / "kingma-table1" / "smoke"
     with reproduce("run", *flags, "--results", "results", folder=tmp_path, start_new_session=True) as process:
         deadline = time.monotonic() + 120
