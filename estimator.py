@@ -4,12 +4,13 @@ classifier = SemiSupervisedClassifier(random_state=0).fit(X, y)    # y is -1 whe
 classifier.predict(X)
 """
 
+import copy
 import json
 import math
 import threading
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,15 @@ LIKELIHOOD_DRAWS = 100  # of the importance-weighted likelihood
 ROUNDS = 1000  # of draws from the model, at most, in search of a class
 SEED = 0  # of what predictions draw
 FORMAT = "semipyro.SemiSupervisedClassifier, version 1"
-KEPT = ("likelihood_", "history_", "n_iter_", "seed_", "n_features_in_", "feature_names_in_", "_n_features_out")
+KEPT = ("likelihood_", "history_", "n_iter_", "seed_", "n_features_in_", "_n_features_out", "architecture_")
+NAMES = "feature_names_in_"  # kept where there are some
+COUNTS = {  # settings that are integers, and the least that each may be
+    "flow_length": 1, "z_dim": 1, "extra_classes": 0, "epochs": 1, "batch_size": 1, "kl_warmup": 0,
+    "n_iter_no_change": 1, "num_draws": 1,
+}  # fmt: skip
+ARCHITECTURE = (
+    "model", "flow", "flow_length", "flow_amortised", "z_dim", "hidden", "likelihood", "extra_classes", "settings",
+)  # fmt: skip
 ONE_AT_A_TIME = threading.RLock()  # the threads of a process share Pyro's handlers and PyTorch's random numbers
 
 
@@ -56,7 +65,12 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
 
     X is (N, D), dense. Where all its values lie in [0, 1], they are taken as probabilities of binary variables; other
     values are standardised, column by column, and modelled as Gaussian. y holds a label for each row, of any type,
-    and -1 or None where the label is unknown ("-1" too, which is what NumPy makes of -1 among strings).
+    and -1, None or NaN where the label is unknown ("-1" too, which is what NumPy makes of -1 among strings).
+
+    In grids and cross-validation leave `scoring` as it is: `score` leaves the rows without a label out, while
+    scikit-learn's own scorers count them as wrong. Calibrate on rows with labels:
+    `CalibratedClassifierCV(FrozenEstimator(fitted)).fit(X[y != -1], y[y != -1])`. Threads take turns, as they share
+    Pyro's handlers; processes do not.
 
     Args:
         model: a classifying row of `papers.PAPERS`: "m2", "m1-m2", "adgm", "sdgm", "gm-dgm", "cagem",
@@ -79,13 +93,14 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         validation_fraction: how much of the unlabelled rows (of all rows, where all have labels) is held out.
         n_iter_no_change: epochs without a new best, before the training stops.
         num_draws: of the latents that the classifier averages over, in models whose classifier draws.
-        warm_start: a further `fit` goes on from where the last one ended, with the same classes and scaling.
-        random_state: of the weights, the batches and the noise; an int for results that can be repeated.
+        warm_start: a further `fit` goes on from where the last one ended, with the same networks, classes and scaling.
+        random_state: of the weights, the batches and the noise; an int for results that can be repeated, those of
+            `sample` among them.
         device: "auto", "cpu", "cuda" or "mps", to train on; predictions are made on the CPU, in double precision.
         verbose: show a progress bar.
 
     Attributes:
-        classes_: the labels, sorted, and after them the extra classes: the next integers, or "extra 1", "extra 2", …
+        classes_: the labels, sorted, and after them the extra classes: the next integers from 0 on, or "extra 1", …
         likelihood_: "bernoulli" or "normal".
         objective_: the trained objective, with its model and its guide.
         history_: one mapping per epoch, as `inference.fit` returns them; in nats of standardised rows.
@@ -164,16 +179,33 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
                 the best epoch's weights are kept.
 
         Raises:
-            ValueError: an unknown model or setting, NaN, values outside [0, 1] with likelihood="bernoulli", or no
-                label at all, unless the model can cluster.
+            ValueError: an unknown model or setting, NaN in X, values outside [0, 1] with likelihood="bernoulli", no
+                label at all, unless the model can cluster, or other networks than those that warm_start goes on with.
             TypeError: X is sparse.
+
+        A fit that ends with an error, or with Ctrl-C, leaves the estimator as it was.
         """
-        again = self.warm_start and hasattr(self, "objective_")
+        again = self.warm_start and hasattr(self, "n_iter_")
+        learner = copy.copy(self)
+        for name in [name for name in vars(self) if name.endswith("_") or name in KEPT]:
+            if again:
+                setattr(learner, name, copy.deepcopy(getattr(self, name)))
+            else:
+                delattr(learner, name)
+        learner._learn(X, y, validation, again)
+        vars(self).clear()
+        vars(self).update(vars(learner))
+        return self
+
+    def _learn(self, X: ArrayLike, y: ArrayLike, validation: Any, again: bool) -> None:
+        self._check_settings()
         rows = self._validated(X, y, reset=not again)
         known, labels = known_labels(y)
         with ONE_AT_A_TIME, torch.random.fork_rng():
-            if not again:
-                self._check_settings()
+            if again:
+                self._check_architecture()
+            else:
+                self.architecture_ = self._architecture()
                 self.classes_ = self._classes(labels)
                 self._look_at(rows)
                 self.seed_ = _seed(self.random_state)
@@ -181,7 +213,17 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
             codes = np.full(len(rows), -1)
             codes[known] = self._codes(labels)
             self._train(self._scaled(rows), torch.as_tensor(codes), validation, again)
-        return self
+
+    def _architecture(self) -> dict[str, Any]:
+        """The settings that the networks are made of, as JSON has them."""
+        given = {name: getattr(self, name) for name in ARCHITECTURE}
+        return dict(json.loads(json.dumps(given, default=lambda value: getattr(value, "tolist", value.__repr__)())))
+
+    def _check_architecture(self) -> None:
+        now = self._architecture()
+        if changed := [name for name in ARCHITECTURE if now[name] != self.architecture_[name]]:
+            told = ", ".join(f"{name}={self.architecture_[name]!r} (now {now[name]!r})" for name in changed)
+            raise ValueError(f"warm_start goes on with {told}; set warm_start=False to fit with other networks")
 
     def _validated(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> NDArray[Any]:
         if y is None:
@@ -196,6 +238,17 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
     def _check_settings(self) -> None:
         if self.model not in CLASSIFYING:
             raise ValueError(f"model must be one of {', '.join(CLASSIFYING)}, got {self.model!r}")
+        for name, least in COUNTS.items():
+            value = getattr(self, name)
+            if not (isinstance(value, Integral) and value >= least) and (name, value) != ("epochs", None):
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        widths = list(self.hidden) if np.iterable(self.hidden) else [None]
+        if not all(isinstance(width, Integral) and width >= 1 for width in widths):
+            raise ValueError(f"hidden must be a sequence of widths, such as (200,), got {self.hidden!r}")
+        if taken := sorted({"x_dim", "y_dim", *ARCHITECTURE} & {*(self.settings or {})}):
+            raise ValueError(f"settings has {taken[0]}, which is an argument of its own, or follows from the data")
+        if isinstance(self.random_state, Integral) and not 0 <= self.random_state < 2**32:
+            raise ValueError(f"random_state must lie between 0 and 2**32 - 1, got {self.random_state!r}")
         if self.likelihood not in ("auto", "bernoulli", "normal"):
             raise ValueError(f"likelihood must be 'auto', 'bernoulli' or 'normal', got {self.likelihood!r}")
         if self.extra_classes and self.model not in CLUSTERING:
@@ -213,34 +266,38 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         if not self.extra_classes:
             return classes
         if not len(classes) or classes.dtype.kind in "iufb":
-            first = int(classes.max()) + 1 if len(classes) else 0
+            first = max(int(classes.max()) + 1, 0) if len(classes) else 0  # never -1
             return np.concatenate([classes.astype(int), np.arange(first, first + self.extra_classes)])
-        return np.concatenate([classes, [f"extra {n + 1}" for n in range(self.extra_classes)]])
+        names = (f"extra {n + 1}" for n in range(self.extra_classes + len(classes)))
+        return np.concatenate([classes, [name for name in names if name not in classes][: self.extra_classes]])
 
-    def _codes(self, labels: NDArray[Any]) -> NDArray[Any]:
+    def _codes(self, labels: NDArray[Any], name: str = "y") -> NDArray[Any]:
         """The places of labels in `classes_`."""
         places = {label: place for place, label in enumerate(self.classes_.tolist())}
         try:
             return np.array([places[label] for label in labels.tolist()], dtype=int)
         except KeyError as error:
-            raise ValueError(f"y has the label {error.args[0]!r}, which is not among classes_, "
+            raise ValueError(f"{name} has the label {error.args[0]!r}, which is not among classes_, "
                              f"{self.classes_.tolist()}") from error  # fmt: skip
 
     def _look_at(self, X: NDArray[Any]) -> None:
         """Decides the likelihood, and finds the scale of the columns."""
         within = bool(X.min() >= 0 and X.max() <= 1)
         self.likelihood_ = ("bernoulli" if within else "normal") if self.likelihood == "auto" else self.likelihood
-        if self.likelihood_ == "bernoulli" and not within:
-            raise ValueError(f"likelihood='bernoulli' needs X in [0, 1], got values from {X.min():g} to {X.max():g}; "
-                             "use 'auto' or 'normal', or scale X")  # fmt: skip
+        self._check_range(X)
         self.scaler_ = StandardScaler().fit(X) if self.likelihood_ == "normal" else None
+
+    def _check_range(self, X: NDArray[Any]) -> None:
+        if self.likelihood_ == "bernoulli" and (X.min() < 0 or X.max() > 1):
+            raise ValueError(f"likelihood='bernoulli' needs X in [0, 1], got values from {X.min():g} to {X.max():g}; "
+                             "fit with likelihood='normal', or scale X")  # fmt: skip
 
     def _train(self, x: Tensor, y: Tensor, validation: Any, again: bool) -> None:
         """Builds the objective, or goes on with the one that is there, and fits it."""
         seed = self.seed_ + len(self.history_)
         held_out: tuple[Tensor, Tensor | None] | None = None
         if validation is not None:
-            held_out = self._validation(*validation)
+            held_out = self._validation(validation)
         elif self.early_stopping:
             x, y, held_out = _hold_out(x, y, self.validation_fraction, seed)
         torch.manual_seed(seed)
@@ -262,7 +319,7 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
 
     def _build(self, x_dim: int) -> None:
         """The objective, and M1 before it where there are two stages."""
-        networks = {"z_dim": self.z_dim, "hidden": tuple(self.hidden)}
+        networks = {"z_dim": int(self.z_dim), "hidden": tuple(map(int, self.hidden))}
         flow = {"flow": self.flow, "flow_length": self.flow_length, "flow_amortised": self.flow_amortised}
         own = {**networks, **(flow if self.flow is not None else {}), **(self.settings or {})}
         seen = {"likelihood": self.likelihood_}
@@ -272,11 +329,14 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         else:
             self.build_ = {}
         self.build_["objective_"] = (self.model, {"x_dim": x_dim, "y_dim": len(self.classes_), **seen, **own})
-        self._make()
+        try:
+            self._make()
+        except TypeError as error:
+            raise ValueError(f"settings={self.settings!r}: {error}") from error
 
     def _make(self) -> None:
         """The objectives that `build_` describes."""
-        made = {name: PAPERS[row].build(**settings) for name, (row, settings) in self.build_.items()}
+        made = {name: PAPERS[row].build(**settings).float() for name, (row, settings) in self.build_.items()}
         self.features_, self.objective_ = made.get("features_"), made["objective_"]
 
     def _batches(
@@ -304,18 +364,22 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
             device=self.device, progress=bool(self.verbose), validation=held_out, **stopping,
         )  # fmt: skip
 
-    def _validation(self, X: ArrayLike, y: ArrayLike) -> tuple[Tensor, Tensor | None]:
+    def _validation(self, given: Any) -> tuple[Tensor, Tensor | None]:
         """Rows to stop by, with their labels if there are any."""
+        if not isinstance(given, tuple | list) or len(given) != 2 or given[1] is None:
+            raise ValueError("validation must be a pair (X, y); y may be -1 where a label is unknown")
+        X, y = given
         rows: NDArray[Any] = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         check_consistent_length(rows, y)
+        self._check_range(rows)
         known, labels = known_labels(y)
         codes = np.full(len(rows), -1)
-        codes[known] = self._codes(labels)
+        codes[known] = self._codes(labels, "y of validation")
         return self._scaled(rows), torch.as_tensor(codes) if len(labels) else None
 
     def _scaled(self, X: NDArray[Any]) -> Tensor:
         """X as the networks see it, in single precision."""
-        return torch.as_tensor(X if self.scaler_ is None else self.scaler_.transform(X)).float()
+        return torch.tensor(np.asarray(X if self.scaler_ is None else self.scaler_.transform(X), dtype=np.float32))
 
     def _seen(self, x: Tensor) -> Tensor:
         """What the objective reads of scaled rows: themselves, or M1's posterior means."""
@@ -340,6 +404,7 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         Raises:
             ValueError: no row has one.
         """
+        check_consistent_length(X, y, sample_weight)
         known, labels = known_labels(y)
         if not len(labels):
             raise ValueError("y has no label: accuracy needs at least one row whose class is known")
@@ -349,30 +414,40 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """The posterior mean of the latent at the most probable class, (N, z_dim), in the type of X."""
         latents = self._of_rows(X, lambda x: self.objective_.guide.encode(self._seen(x)))
-        single = getattr(X, "dtype", None) == np.float32
+        single = np.asarray(X).dtype == np.float32
         return latents.astype(np.float32) if single else latents
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """The importance-weighted bound on log p(x) of each row, with 100 draws, in nats, (N,).
 
-        It is the density of X in its own units: log p of a standardised row, less the sum of the logarithms of the
-        columns' scales. "Importance weighted autoencoders" (Burda et al., 2015), arXiv:1509.00519, eq. (8).
+        Under a normal likelihood it is the density of X in its own units: log p of a standardised row, less the sum of
+        the logarithms of the columns' scales. Under a Bernoulli likelihood it is the logarithm of the probability of a
+        binary row; of values between 0 and 1 it is the cross-entropy term that training has, not a density.
+
+        "Importance weighted autoencoders" (Burda et al., 2015), arXiv:1509.00519, eq. (8).
+
+        Raises:
+            ValueError: values outside [0, 1] with a Bernoulli likelihood.
         """
         rows = max(1, DRAWS // len(self.classes_) // LIKELIHOOD_DRAWS) if hasattr(self, "classes_") else ROWS
-        found = self._of_rows(X, self._log_likelihood, rows)
+        found = self._of_rows(X, self._log_likelihood, rows, in_range=True)
         return found if self.scaler_ is None else found - np.log(self.scaler_.scale_).sum()
 
     def sample(self, n: int = 1, y: Any = None) -> NDArray[np.float64]:
-        """n rows drawn from the model, (n, D).
+        """n rows drawn from the model, (n, D); of zeros and ones under a Bernoulli likelihood.
+
+        With an int `random_state` they are the same at every call.
 
         Args:
             n: how many.
             y: one class for all of them, or n classes; None to draw the classes too.
 
         Raises:
-            ValueError: a class that the model does not know, or hardly ever draws.
+            ValueError: another number of classes than n, or a class that the model does not know, or hardly ever draws.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "n_iter_")
+        if y is not None and np.shape(y) not in ((), (n,)):
+            raise ValueError(f"y must be one class, or n = {n} of them, got the shape {np.shape(y)}")
         codes = None if y is None else torch.as_tensor(self._codes(np.broadcast_to(np.asarray(y), (n,))))
         with _alone(self.objective_), evaluating(self.features_):
             torch.manual_seed(_seed(self.random_state))
@@ -390,10 +465,14 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         log_weights = self.features_.model.p_x(z).log_prob(x) + log_p_z - q_z.log_prob(z)
         return log_weights.logsumexp(0) - math.log(LIKELIHOOD_DRAWS)
 
-    def _of_rows(self, X: ArrayLike, function: Callable[[Tensor], Tensor], rows: int = ROWS) -> NDArray[Any]:
+    def _of_rows(
+        self, X: ArrayLike, function: Callable[[Tensor], Tensor], rows: int = ROWS, *, in_range: bool = False
+    ) -> NDArray[Any]:
         """The function of every row, part by part; the noise is the same for every row and every call."""
-        check_is_fitted(self)
+        check_is_fitted(self, "n_iter_")
         given: NDArray[Any] = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        if in_range:
+            self._check_range(given)
         found = []
         with _alone(self.objective_), evaluating(self.features_):
             for x in self._scaled(given).double().split(rows):
@@ -410,8 +489,8 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         Raises:
             ValueError: a setting or a class that plain text cannot hold.
         """
-        check_is_fitted(self)
-        kept = {name: getattr(self, name) for name in KEPT if hasattr(self, name)}
+        check_is_fitted(self, "n_iter_")
+        kept = {name: getattr(self, name) for name in (*KEPT, NAMES) if hasattr(self, name)}
         content = {"format": FORMAT, "params": self.get_params(deep=False), "kept": kept, "build": self.build_}
         try:
             text = json.dumps(content, default=_plain)
@@ -444,7 +523,9 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return cls._restored({name: arrays[name] for name in arrays.files})
-        except (ValueError, KeyError, TypeError, EOFError, RuntimeError, AttributeError, zipfile.BadZipFile) as error:
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
+            raise
+        except Exception as error:  # a damaged file can end in any
             raise ValueError(
                 f"{path} was not written by SemiSupervisedClassifier.save, or is damaged: {error}"
             ) from error
@@ -454,18 +535,22 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         content = json.loads(str(arrays["content"]))
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
-        self = cls(**_settings(content["params"]))
-        for name, value in content["kept"].items():
-            setattr(self, name, value)
-        if "feature_names_in_" in content["kept"]:
-            self.feature_names_in_ = np.array(self.feature_names_in_, dtype=object)
+        self, kept = cls(**_settings(content["params"])), content["kept"]
+        for name in KEPT:
+            setattr(self, name, kept[name])
+        if NAMES in kept:
+            self.feature_names_in_ = np.array(kept[NAMES], dtype=object)
         self.classes_, self.build_ = arrays["classes"], content["build"]
-        self.scaler_ = _scaler(arrays, self.n_features_in_)
+        if self.classes_.shape != (self.build_["objective_"][1]["y_dim"],):
+            raise ValueError(f"it has {self.classes_.shape} classes for a model of other classes")
+        self.scaler_ = _scaler(arrays, self.n_features_in_) if self.likelihood_ == "normal" else None
         with _alone():
             self._make()
         for name in self.build_:
             prefix = f"{name}/"
             weights = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+            if not all(np.isfinite(value).all() for value in weights.values()):
+                raise ValueError("a weight is NaN or infinite")
             getattr(self, name).double().load_state_dict({key: torch.as_tensor(v) for key, v in weights.items()})
             getattr(self, name).eval()
         return self
@@ -495,11 +580,10 @@ class SameNoise(TorchFunctionMode):
 def known_labels(y: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[Any]]:
     """Where y has a label, (N,), and those labels.
 
-    -1, "-1", None and, among objects, NaN are no labels.
+    -1, "-1", None, NaN and NaT are no labels.
 
     Raises:
-        ValueError: y is not one-dimensional, has NaN among numbers, numbers that are not classes, or labels of several
-            types.
+        ValueError: y is not one-dimensional, has numbers that are not classes, or labels of several types.
     """
     given: NDArray[Any] = column_or_1d(np.asarray(y), warn=True)
     if given.dtype.kind == "O":
@@ -508,9 +592,12 @@ def known_labels(y: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         if len({isinstance(label, str) for label in labels}) > 1:
             raise ValueError("y mixes strings and other labels; use labels of one type, and -1 or None where unknown")
         return known, _classification_targets(np.array(labels))
-    if given.dtype.kind == "f":
-        assert_all_finite(given, input_name="y")
+    if given.dtype.kind in "mM":
+        return ~np.isnat(given), given[~np.isnat(given)]
     known = np.asarray(given != ("-1" if given.dtype.kind == "U" else -1))
+    if given.dtype.kind == "f":
+        known &= ~np.isnan(given)
+        assert_all_finite(given[known], input_name="y")
     return known, _classification_targets(given[known])
 
 
@@ -597,11 +684,11 @@ def _seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _scaler(arrays: Mapping[str, NDArray[Any]], num_features: int) -> StandardScaler | None:
-    if "scaler/mean" not in arrays:
-        return None
+def _scaler(arrays: Mapping[str, NDArray[Any]], num_features: int) -> StandardScaler:
     scaler = StandardScaler()
     scaler.mean_, scaler.scale_ = arrays["scaler/mean"], arrays["scaler/scale"]
+    if not scaler.mean_.shape == scaler.scale_.shape == (num_features,):
+        raise ValueError(f"it scales {scaler.mean_.shape} columns of {num_features}")
     scaler.var_, scaler.n_features_in_ = scaler.scale_**2, num_features
     return scaler
 

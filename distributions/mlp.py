@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class SumLinear(nn.Module):
         super().__init__()
         self.in_dims = tuple(in_dims)
         self.read = tuple(dim for dim in self.in_dims if dim is not None)
-        if not self.read or any(not isinstance(dim, int) or dim < 1 for dim in (*self.read, out_dim)):
+        if not self.read or any(not isinstance(dim, Integral) or dim < 1 for dim in (*self.read, out_dim)):
             raise ValueError(
                 f"in_dims and out_dim must be positive widths, at least one of them read: {in_dims} to {out_dim}"
             )

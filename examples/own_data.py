@@ -3,7 +3,8 @@
 Without flags: four data sets that come with scikit-learn, 1, 2, 5 and 10 labels of each class, ten draws of the labels,
 which takes about an hour on two cores. `--data mine.npz` (arrays x and y) or `--data mine.csv` (a header, numbers, the
 class in the last column or in the one that `--label` names) does the same for your own rows; try `--draws 1` first.
-Every method sees the same rows and labels, and none is tuned. With `--resume`, what is done is not done again.
+Every row needs its class; the script hides them. Every method sees the same rows and labels, with scikit-learn's
+defaults but for label spreading's kernel, "knn". With `--resume`, what is done is not done again.
 """
 
 import argparse
@@ -91,6 +92,8 @@ def run(args: argparse.Namespace) -> None:
     """Computes what is missing, writes each cell when it is done, shows the table and draws."""
     path = args.out / "cells.json"
     cells = read_cells(args, path)
+    if len({Path(name).stem for name in args.data}) < len(args.data):
+        raise ValueError(f"--data: two of {', '.join(args.data)} have the same name")
     tables = {Path(name).stem: read(name, getattr(args, "label", None), getattr(args, "data_root", None))
               for name in args.data}  # fmt: skip
     missing = [job for job in jobs(args, tables) if not any(key(cell) == job for cell in cells)]
@@ -162,7 +165,7 @@ def read(name: str, label: str | None = None, root: str | None = None) -> Table:
 
 def _columns(name: str, label: str | None) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
     """The numbers and the class of a .csv with a header."""
-    with Path(name).open(newline="") as file:
+    with Path(name).open(newline="", encoding="utf-8-sig") as file:
         header, *lines = [line for line in csv.reader(file) if line] or [[]]
     if not lines or (label is not None and label not in header):
         raise ValueError(f"--data {name} has no rows" if not lines else
@@ -179,6 +182,9 @@ def _table(name: str, x: NDArray[Any], y: NDArray[Any]) -> Table:
     """Rows and classes, the latter numbered from 0."""
     if len(x) != len(y) or x.dtype.kind not in "iufb" or not np.isfinite(x).all():
         raise ValueError(f"--data {name}: expected finite numbers and as many classes, got {x.shape} and {y.shape}")
+    if unknown := sum(str(label) in ("-1", "", "nan", "None") for label in y.tolist()):
+        raise ValueError(f"--data {name} has {unknown} rows without a class (-1 or empty); this script hides labels "
+                         "itself, and needs the class of every row")  # fmt: skip
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"--data {name} has {len(classes)} classes; expected two or more")
@@ -209,7 +215,7 @@ def measure(table: Table, data: str, method: str, labels: int, draw: int) -> Cel
     x, x_test, y, y_test = train_test_split(*table, test_size=TEST_SHARE, stratify=table.y, random_state=draw)
     masked = mask_labels(y, per_class=labels, seed=draw).numpy()
     classifier = make(method, draw)
-    if method not in PAPERS:
+    if method not in PAPERS and not (table.x.min() >= 0 and table.x.max() <= 1):  # the estimator's own rule
         scaler = StandardScaler().fit(x)
         x, x_test = scaler.transform(x), scaler.transform(x_test)
     if method in LABELS_ONLY:
@@ -229,7 +235,7 @@ def measure(table: Table, data: str, method: str, labels: int, draw: int) -> Cel
 
 
 def make(method: str, seed: int) -> ClassifierMixin:
-    """A method, as it comes."""
+    """A method, with its defaults; label spreading's own kernel, "rbf", has a width that is that of no table."""
     if method in PAPERS:
         return SemiSupervisedClassifier(method, random_state=seed)
     return {

@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -147,7 +148,7 @@ def log_likelihood(model: nn.Module, guide: nn.Module, x: Tensor, *, num_samples
         ValueError: x is not (N, D) finite floats, or `num_samples` is not a positive integer.
     """
     check_rows(x, "x")
-    if not isinstance(num_samples, int) or num_samples < 1:
+    if not isinstance(num_samples, Integral) or num_samples < 1:
         raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}")
     x = x.to(module_tensor(guide).device)
     with evaluating(model, guide):
@@ -176,7 +177,7 @@ def sample(
     Raises:
         ValueError: n is not a positive integer, y or a latent does not have n rows, or the model has no such site.
     """
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, Integral) or n < 1:
         raise ValueError(f"n must be a positive integer, got {n!r}")
     if y is not None:
         check_one_hot(y, "y", rows=n, num_classes=getattr(model, "y_dim", None))

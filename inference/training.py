@@ -20,8 +20,9 @@ from ..compat import mend_torchvision
 
 mend_torchvision()  # before Lightning, which imports it
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins import TorchCheckpointIO
+with warnings.catch_warnings():  # the import adds filters, which joblib would carry, with Lightning, into its workers
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm.auto import tqdm

@@ -3,6 +3,9 @@
 import json
 import math
 import pickle
+import subprocess
+import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,12 +13,14 @@ import pytest
 import torch
 from scipy import sparse
 from semipyro.data import batches
-from semipyro.estimator import CLUSTERING, SameNoise, SemiSupervisedClassifier, known_labels
+from semipyro.distributions import FlowNet
+from semipyro.estimator import CLUSTERING, SameNoise, SemiSupervisedClassifier, _hold_out, drawn, known_labels
 from semipyro.inference import fit, log_likelihood
 from semipyro.papers import CLASSIFYING, PAPERS
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_blobs
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -151,6 +156,86 @@ def test_unlabelled_rows_help(blobs):
     assert small(epochs=60).fit(X, y).score(X, truth) > 0.9
 
 
+def test_numpy_s_integers_are_integers(blobs):
+    X, _, y = blobs
+    grid = GridSearchCV(small(epochs=1), {"z_dim": np.array([2, 3]), "hidden": [np.array([8])]}, cv=2)
+    assert np.isfinite(grid.fit(X, y).cv_results_["mean_test_score"]).all()
+    assert grid.best_estimator_.sample(np.int64(2)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_fit_that_fails_leaves_the_estimator_as_it_was(blobs, monkeypatch, again):
+    X, _, y = blobs
+    learnt = small(epochs=2, warm_start=again).fit(X, y)
+    before, history = learnt.predict_proba(X), list(learnt.history_)
+    for changed in ({"epochs": 0}, {"learning_rate": -1}, {"likelihood": "bernoulli"}):
+        with pytest.raises(ValueError, match=r"epochs|learning_rate|likelihood|bernoulli"):
+            clone(learnt).set_params(**changed).fit(X, y)
+        kept = learnt.get_params()
+        with pytest.raises(ValueError, match=r"epochs|learning_rate|likelihood|bernoulli"):
+            learnt.set_params(**changed).fit(X, y)
+        learnt.set_params(**kept)
+        assert np.array_equal(learnt.predict_proba(X), before)
+    with pytest.raises(ValueError, match="NaN"):
+        learnt.fit(np.where(X[0, 0] == X, np.nan, X), y)
+
+    def interrupted(*args, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("semipyro.estimator.fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learnt.fit(X, y)
+    assert np.array_equal(learnt.predict_proba(X), before)
+    assert learnt.history_ == history
+    with pytest.raises(KeyboardInterrupt):
+        (fresh := small()).fit(X, y)
+    with pytest.raises(NotFittedError):
+        fresh.predict(X)
+
+
+@pytest.mark.parametrize("changed", [{"model": "adgm"}, {"z_dim": 7}, {"hidden": (3,)}, {"flow": "planar"}])
+def test_a_continued_fit_needs_the_same_networks(blobs, changed):
+    X, _, y = blobs
+    learnt = small(warm_start=True, epochs=1).fit(X, y)
+    (name,) = changed
+    with pytest.raises(ValueError, match=f"warm_start goes on with {name}="):
+        learnt.set_params(**changed).fit(X, y)
+    assert learnt.set_params(warm_start=False).fit(X, y).n_iter_ == 1
+
+
+def test_settings_reach_what_they_are_for(blobs):
+    X, _, y = blobs
+    flowing = small("m2", flow="planar", flow_length=3, settings={"classification_weight": 7.0}, epochs=1).fit(X, y)
+    q_z = flowing.objective_.guide.q_z
+    assert isinstance(q_z, FlowNet)
+    assert len(q_z.transforms) == 3
+    assert flowing.objective_.classification_weight == 7.0
+    rising = small(kl_warmup=4, epochs=4).fit(X, y).history_
+    assert [row["kl_weight"] for row in rising] == [0.25, 0.5, 0.75, 1.0]
+    averaged = small("adgm", epochs=1).fit(X, y)
+    one = averaged.predict_proba(X)
+    assert not np.array_equal(averaged.set_params(num_draws=1).predict_proba(X), one)
+
+
+def test_the_bound_s_rows_are_a_part_of_those_without_a_label():
+    x, y = torch.arange(100.0)[:, None], torch.full((100,), -1)
+    y[:20] = torch.arange(20) % 2
+    rows, labels, (held, none) = _hold_out(x, y, 0.1, seed=0)
+    assert (len(held), none) == (8, None)
+    assert held.min() >= 20
+    assert torch.equal(torch.cat([rows, held]).flatten().sort().values, x.flatten())
+    assert torch.equal(labels[:20], y[:20])
+
+
+def test_m1_m2_learns_from_draws():
+    rows = torch.tensor([[1.0, -2.0, 0.5, 0.0]]).expand(4000, -1)
+    torch.manual_seed(0)
+    z = drawn(rows)
+    assert (z[:, 0].mean() - 1).abs() < 5 * 0.5 / 4000**0.5
+    assert (z[:, 0].std() - 0.5).abs() < 5 * 0.5 / 8000**0.5
+    assert torch.equal(z[:, 1], rows[:, 1])
+
+
 def test_random_state_repeats_a_fit(blobs):
     X, _, y = blobs
     first, second, other = (small(random_state=state).fit(X, y).predict_proba(X) for state in (3, 3, 4))
@@ -199,6 +284,39 @@ def test_labels_of_any_type_come_back(blobs, names):
     learnt = small(epochs=2).fit(X, given)
     assert learnt.classes_.tolist() == sorted(set(names))
     assert isinstance(learnt.predict(X).tolist()[0], type(names[0]))
+
+
+@pytest.mark.parametrize(
+    ("given", "classes"),
+    [
+        ([0, float("nan"), 1, float("nan")], [0.0, 1.0]),
+        (np.array(["NaT", "2020-01-01", "2021-01-01", "NaT"], dtype="datetime64[D]"), None),
+    ],
+    ids=["float", "datetime"],
+)
+def test_nan_and_nat_are_no_labels(given, classes):
+    known, labels = known_labels(given)
+    assert known.sum() == len(labels) == 2
+    assert classes is None or labels.tolist() == classes
+
+
+def test_labels_of_data_frames():
+    """In a column of pandas, None becomes NaN."""
+    pandas = pytest.importorskip("pandas")
+    X = np.random.default_rng(0).normal(size=(6, 2))
+    for y in (
+        pandas.Series([0, 1, None, None, 0, 1]),
+        pandas.Series([0, 1, pandas.NA, pandas.NA, 0, 1], dtype="Int64"),
+    ):
+        assert small(epochs=1).fit(X, y).classes_.tolist() == [0, 1]
+
+
+def test_names_of_extra_classes_are_not_taken_and_never_minus_one():
+    X = np.random.default_rng(0).normal(size=(8, 2))
+    named = small("gm-dgm", extra_classes=2, epochs=1)
+    y = [None, "a", "extra 1", "c", None, "a", "extra 1", "c"]
+    assert named.fit(X, y).classes_.tolist() == ["a", "c", "extra 1", "extra 2", "extra 3"]
+    assert named.fit(X, [-4, -3, -2, -4, -3, -2, -4, -3]).classes_.tolist() == [-4, -3, -2, 0, 1]
 
 
 def test_score_leaves_rows_without_a_label_out(blobs):
@@ -388,6 +506,26 @@ def test_pipelines_grids_and_cross_validation(blobs):
     assert clone(small()).get_params() == small().get_params()
 
 
+def test_processes_after_a_fit(tmp_path):
+    """A fit leaves no warning filter behind, which joblib would carry into its workers with what it refers to."""
+    code = """
+        import warnings
+        import numpy as np
+        from semipyro import SemiSupervisedClassifier
+        from sklearn.model_selection import cross_val_score
+
+        if __name__ == "__main__":
+            X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+            before = list(warnings.filters)
+            learnt = SemiSupervisedClassifier(z_dim=2, hidden=(4,), epochs=1, random_state=0).fit(X, y)
+            assert warnings.filters == before
+            assert np.isfinite(cross_val_score(learnt, X, y, cv=2, n_jobs=2)).all()
+    """
+    (tmp_path / "program.py").write_text(textwrap.dedent(code))
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_probabilities_are_calibrated_on_rows_with_labels(blobs):
     X, truth, y = blobs
     learnt = small().fit(X, y)
@@ -450,6 +588,25 @@ def test_samples_look_like_their_class(blobs):
         assert (np.abs(drawn.mean(0) - rows.mean(0)) < 0.5 * np.abs(others - rows.mean(0)) + 8 * error).all()
     with pytest.raises(ValueError, match="the label 9"):
         learnt.sample(2, y=9)
+    with pytest.raises(ValueError, match=r"y must be one class, or n = 3 of them, got the shape \(2,\)"):
+        learnt.sample(3, y=[0, 1])
+
+
+def test_values_outside_of_a_bernoulli_are_named(blobs):
+    X, _, y = blobs
+    learnt = small(epochs=1).fit(binary(X), y)
+    for use in (lambda: learnt.score_samples(2 * binary(X)), lambda: small(epochs=1).fit(
+            binary(X), y, validation=(2 * binary(X), y))):  # fmt: skip
+        with pytest.raises(ValueError, match=r"likelihood='bernoulli' needs X in \[0, 1\], got values from 0 to 2"):
+            use()
+
+
+def test_validation_is_a_pair_with_known_classes(blobs):
+    X, _, y = blobs
+    for given, message in ((X, "validation must be a pair"), ((X, None), "validation must be a pair"),
+                           ((X, np.full(180, 7)), "y of validation has the label 7")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            small(epochs=1).fit(X, y, validation=given)
 
 
 # Files
@@ -481,6 +638,15 @@ def damaged(saved, how):
         content["format"] = "semipyro 99"
     elif how == "a weight is missing":
         arrays.pop(next(name for name in arrays if name.startswith("objective_/")))
+    elif how == "a weight is NaN":
+        name = next(name for name in arrays if name.startswith("objective_/") and arrays[name].dtype.kind == "f")
+        arrays[name] = np.full_like(arrays[name], np.nan)
+    elif how == "no scaling":
+        arrays = {name: value for name, value in arrays.items() if not name.startswith("scaler/")}
+    elif how == "a class too few":
+        arrays["classes"] = arrays["classes"][:-1]
+    elif how == "no history":
+        del content["kept"]["history_"]
     elif how == "an unknown setting":
         content["params"]["wings"] = 2
     if "content" in arrays:
@@ -488,7 +654,10 @@ def damaged(saved, how):
     return arrays
 
 
-HOWS = ["cut off", "text", "empty", "another archive", "another version", "a weight is missing", "an unknown setting"]
+HOWS = [
+    "cut off", "text", "empty", "another archive", "another version", "a weight is missing", "an unknown setting",
+    "a weight is NaN", "no scaling", "a class too few", "no history",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -504,10 +673,21 @@ def test_a_damaged_file_is_refused(saved, how, tmp_path):
         SemiSupervisedClassifier.load(path)
 
 
+class Evil:
+    """Its unpickling leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
 def test_a_pickle_in_a_file_is_not_run(tmp_path):
-    np.savez(tmp_path / "evil.npz", content=np.array([{}], dtype=object))
+    np.savez(tmp_path / "evil.npz", content=np.array([Evil(tmp_path / "ran")], dtype=object))
     with pytest.raises(ValueError, match="evil.npz was not written by"):
         SemiSupervisedClassifier.load(tmp_path / "evil.npz")
+    assert not (tmp_path / "ran").exists()
     with pytest.raises(FileNotFoundError):
         SemiSupervisedClassifier.load(tmp_path / "none.npz")
 
@@ -533,7 +713,17 @@ def test_what_a_file_cannot_hold_is_refused_before_it_is_written(blobs, tmp_path
         ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction must lie between 0 and 1"),
         ({"epochs": 0}, "epochs must be an integer of at least 1"),
         ({"learning_rate": -1}, "learning_rate must be positive"),
-        ({"batch_size": 0}, "labelled_batch_size"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+        ({"z_dim": 2.5}, "z_dim must be an integer of at least 1, got 2.5"),
+        ({"num_draws": 0}, "num_draws must be an integer of at least 1, got 0"),
+        ({"n_iter_no_change": 0}, "n_iter_no_change must be an integer of at least 1"),
+        ({"extra_classes": -1}, "extra_classes must be an integer of at least 0"),
+        ({"extra_classes": 1.5, "model": "gm-dgm"}, "extra_classes must be an integer of at least 0"),
+        ({"hidden": 8}, r"hidden must be a sequence of widths, such as \(200,\), got 8"),
+        ({"hidden": (8, 0)}, "hidden must be a sequence of widths"),
+        ({"random_state": -1}, "random_state must lie between 0 and"),
+        ({"settings": {"wings": 2}}, "wings"),
+        ({"settings": {"likelihood": "normal"}}, "settings has likelihood, which is an argument of its own"),
         ({"flow": "real-nvp"}, "real-nvp"),
         ({"model": "untapped"}, "untapped needs likelihood='bernoulli'"),
         ({"device": "tpu"}, "device must be one of"),
@@ -549,12 +739,12 @@ def test_wrong_settings(blobs, changed, message):
     ("y", "message"),
     [
         ([0.5, 1.5, -1, -1], "Unknown label type"),
-        ([0, float("nan"), 1, -1], "NaN"),
+        ([0, float("inf"), 1, -1], "infinity"),
         ([[0, 1], [1, 0], [0, 1], [1, 1]], "1d array"),
         (["a", 1, None, None], "mixes strings and other labels"),
         ([0, 1, -1], "inconsistent numbers of samples"),
     ],
-    ids=["real", "nan", "matrix", "mixed", "short"],
+    ids=["real", "infinite", "matrix", "mixed", "short"],
 )
 def test_wrong_labels(y, message):
     X = np.random.default_rng(0).normal(size=(4, 2))
