@@ -329,9 +329,11 @@ def _panels(cells: Sequence[Cell], draw: Any) -> Figure:
 def _draw_accuracy(axes: Any, cells: Sequence[Cell], **look: Any) -> None:
     numbers = sorted(unique(cells, "labels"))
     found = [[cell["accuracy"] for cell in cells if cell["labels"] == number] for number in numbers]
-    axes.errorbar(numbers, list(map(np.mean, found)), list(map(np.std, found)), marker="o", markersize=4,
-                  linewidth=1.2, elinewidth=0.8, **look)  # fmt: skip
+    error = [np.std(each) / len(each) ** 0.5 for each in found]
+    axes.errorbar(numbers, list(map(np.mean, found)), error, marker="o", markersize=4, linewidth=1.2, elinewidth=0.8,
+                  **look)  # fmt: skip
     axes.set(xscale="log", xlabel="labels of each class", xticks=numbers, xticklabels=numbers)
+    axes.set_ylabel("accuracy, ± standard error")
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
