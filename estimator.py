@@ -193,8 +193,7 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
             else:
                 delattr(learner, name)
         learner._learn(X, y, validation, again)
-        vars(self).clear()
-        vars(self).update(vars(learner))
+        self.__dict__ = learner.__dict__
         return self
 
     def _learn(self, X: ArrayLike, y: ArrayLike, validation: Any, again: bool) -> None:
@@ -240,14 +239,14 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
             raise ValueError(f"model must be one of {', '.join(CLASSIFYING)}, got {self.model!r}")
         for name, least in COUNTS.items():
             value = getattr(self, name)
-            if not (isinstance(value, Integral) and value >= least) and (name, value) != ("epochs", None):
+            if not (isinstance(value, Integral) and int(value) >= least) and (name, value) != ("epochs", None):
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         widths = list(self.hidden) if np.iterable(self.hidden) else [None]
         if not all(isinstance(width, Integral) and width >= 1 for width in widths):
             raise ValueError(f"hidden must be a sequence of widths, such as (200,), got {self.hidden!r}")
         if taken := sorted({"x_dim", "y_dim", *ARCHITECTURE} & {*(self.settings or {})}):
             raise ValueError(f"settings has {taken[0]}, which is an argument of its own, or follows from the data")
-        if isinstance(self.random_state, Integral) and not 0 <= self.random_state < 2**32:
+        if isinstance(self.random_state, Integral) and not 0 <= int(self.random_state) < 2**32:
             raise ValueError(f"random_state must lie between 0 and 2**32 - 1, got {self.random_state!r}")
         if self.likelihood not in ("auto", "bernoulli", "normal"):
             raise ValueError(f"likelihood must be 'auto', 'bernoulli' or 'normal', got {self.likelihood!r}")

@@ -1,5 +1,8 @@
 """What the networks compute in. Densities and bounds are in 32 bits, whatever it is."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 PRECISIONS = ("32", "bf16", "auto")
@@ -22,5 +25,5 @@ def network_precision(precision: str, device: str | torch.device = "auto") -> st
 
 def multiplies_bf16() -> bool:
     """Whether the processor does: AVX-512's or AMX's instructions, or Arm's."""
-    told = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of PyTorch do not say: then no
+    told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases do not say
     return any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -225,7 +225,7 @@ def arguments(flags: Settings) -> list[str]:
 
 
 def budgeted(
-    budget: str, epochs: Mapping[str, int], small: Settings, own: Settings | None = None, **flags: Any
+    budget: str, epochs: Mapping[str, int], small: Settings, own: Settings | None = None, /, **flags: Any
 ) -> Settings:
     """The flags of a run on MNIST's kind of data.
 
