@@ -174,7 +174,7 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
 
         Args:
             X: (N, D).
-            y: (N,) labels; -1 or None where unknown.
+            y: (N,) labels; -1, None or NaN where unknown.
             validation: further `(X, y)`; the training stops when the accuracy on their labels no longer rises, and
                 the best epoch's weights are kept.
 
@@ -259,7 +259,7 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
     def _classes(self, labels: NDArray[Any]) -> NDArray[Any]:
         """The labels that occur, sorted, and names for the extra classes."""
         if not len(labels) and self.extra_classes < 2:
-            raise ValueError("y has no label: every row is -1 or None. Give some rows their class, or let "
+            raise ValueError("y has no label: every row is -1, None or NaN. Give some rows their class, or let "
                              "model='gm-dgm' find clusters, with extra_classes=K for K of them")  # fmt: skip
         classes = np.unique(labels)
         if not self.extra_classes:
