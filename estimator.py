@@ -37,7 +37,7 @@ from torch.overrides import TorchFunctionMode
 
 from .data import Batches, batches
 from .files import write_whole
-from .inference import Objective, fit, log_likelihood, sample
+from .inference import Objective, check_fit_settings, fit, log_likelihood, sample
 from .inference.evaluation import DRAWS, ROWS, evaluating, module_tensor
 from .papers import CLASSIFYING, PAPERS
 
@@ -51,8 +51,7 @@ FORMAT = "semipyro.SemiSupervisedClassifier, version 1"
 KEPT = ("likelihood_", "history_", "n_iter_", "seed_", "n_features_in_", "_n_features_out", "architecture_")
 NAMES = "feature_names_in_"  # kept where there are some
 COUNTS = {  # settings that are integers, and the least that each may be
-    "flow_length": 1, "z_dim": 1, "extra_classes": 0, "epochs": 1, "batch_size": 1, "kl_warmup": 0,
-    "n_iter_no_change": 1, "num_draws": 1,
+    "flow_length": 1, "z_dim": 1, "extra_classes": 0, "batch_size": 1, "n_iter_no_change": 1, "num_draws": 1,
 }  # fmt: skip
 ARCHITECTURE = (
     "model", "flow", "flow_length", "flow_amortised", "z_dim", "hidden", "likelihood", "extra_classes", "settings",
@@ -237,9 +236,13 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
     def _check_settings(self) -> None:
         if self.model not in CLASSIFYING:
             raise ValueError(f"model must be one of {', '.join(CLASSIFYING)}, got {self.model!r}")
+        check_fit_settings(
+            epochs=LEAST_EPOCHS if self.epochs is None else self.epochs, learning_rate=self.learning_rate,
+            kl_warmup=self.kl_warmup, device=self.device,
+        )  # fmt: skip
         for name, least in COUNTS.items():
             value = getattr(self, name)
-            if not (isinstance(value, Integral) and int(value) >= least) and (name, value) != ("epochs", None):
+            if not (isinstance(value, Integral) and int(value) >= least):
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         widths = list(self.hidden) if np.iterable(self.hidden) else [None]
         if not all(isinstance(width, Integral) and width >= 1 for width in widths):

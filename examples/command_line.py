@@ -106,6 +106,11 @@ def add_training_flags(parser: Parser) -> None:
     add("--gradient-clip", type=positive, help="largest norm of the gradient; without it, not clipped")
     add("--gradient-clip-value", type=positive, help="largest absolute value of its elements, after that; without it, "
         "not clipped")  # fmt: skip
+    add_device_flags(add)
+
+
+def add_device_flags(add: Callable[..., Any]) -> None:
+    """What is computed on, and in."""
     add("--device", choices=list(DEVICES), default="auto", help="what to compute on")
     add("--precision", choices=list(PRECISIONS), default="32", help="bf16: inside the networks only; auto: bf16 where "
         "the device multiplies it in hardware")  # fmt: skip

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     measured = {
         "classifier": args.classifier,
         "test_accuracy": features_accuracy(args, objective, task),
-        "baseline_accuracy": classifier_accuracy(args, task, task.dataset.train.x, task.dataset.test.x),
+        "baseline_accuracy": rows_accuracy(args, task),
         **measure_bound(objective, task),
         "active_units": active_units(objective.guide, task.dataset.test.x),
     }
@@ -74,15 +74,23 @@ def features_accuracy(args: argparse.Namespace, objective: Objective, task: Task
     """Of the classifier on posterior means."""
     with torch.no_grad():
         train_x, test_x = (objective.guide.encode(split.x) for split in (task.dataset.train, task.dataset.test))
-    return classifier_accuracy(args, task, train_x, test_x)
+    return classifier_accuracy(args, task, train_x, test_x, standardised=False)
 
 
-def classifier_accuracy(args: argparse.Namespace, task: Task, train_x: Tensor, test_x: Tensor) -> float:
+def rows_accuracy(args: argparse.Namespace, task: Task) -> float:
+    """Of the same classifier on the rows themselves, which are standardised where they go beyond [0, 1]."""
+    x = task.dataset.train.x
+    outside = bool((x < 0).any() or (x > 1).any())
+    return classifier_accuracy(args, task, x, task.dataset.test.x, standardised=outside)
+
+
+def classifier_accuracy(
+    args: argparse.Namespace, task: Task, train_x: Tensor, test_x: Tensor, *, standardised: bool
+) -> float:
     """Trains scikit-learn's classifier on the rows with a label (or on all), and measures it on the test rows."""
     rows = torch.ones_like(task.y, dtype=torch.bool) if args.classifier == "label-spreading" else task.y >= 0
     known = task.dataset.test.y >= 0
-    outside = bool((train_x < 0).any() or (train_x > 1).any())
-    classifier = make_classifier(args.classifier, standardised=train_x is task.dataset.train.x and outside)
+    classifier = make_classifier(args.classifier, standardised=standardised)
     classifier.fit(train_x[rows].numpy(), task.y[rows].numpy())
     return float(classifier.score(test_x[known].numpy(), task.dataset.test.y[known].numpy()))
 

@@ -21,15 +21,13 @@ from typing import Any, NamedTuple
 import optuna
 import torch
 import workers
-from command_line import Help, Parser, add_data_flags, command, count, write_json
+from command_line import Help, Parser, add_data_flags, add_device_flags, command, count, write_json
 from common import Task, make_task, rehearse, save_figures, say, train
 from experiments import line
 from experiments.base import arguments
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter
 from optuna.trial import FrozenTrial, Trial, TrialState
-from semipyro.inference.fit import DEVICES
-from semipyro.inference.precision import PRECISIONS
 from semipyro.papers import PAPERS
 from semipyro.plots.common import new_figure
 from tqdm import tqdm
@@ -66,9 +64,7 @@ def parser() -> Parser:
     add("--model", choices=list(ROWS), default="m2", help="row of papers.py")
     add("--trials", type=count, default=20, help="how many settings to try, those of earlier commands counted in")
     add("--epochs", type=count, default=30, help="of a trial that is not stopped")
-    add("--device", choices=list(DEVICES), default="auto", help="what to compute on")
-    add("--precision", choices=list(PRECISIONS), default="32", help="bf16: inside the networks only; auto: bf16 where "
-        "the device multiplies it in hardware")  # fmt: skip
+    add_device_flags(add)
     add("--jobs", type=count, default=1, help="processes; the cores are divided among them")
     add("--store", help="database of the study: any URL that Optuna takes; without it, a SQLite file in --out")
     add("--study", help="name of the study; without it, the data's and the model's")
