@@ -42,6 +42,7 @@ def parser() -> Parser:
     add_weight_flags(flags, WEIGHTS, "alpha", "both weights as in eq. (9) of the paper, which has 0.1")
     flags.add_argument("--m1", type=Path, default=Path("runs") / "ss_vae_m1", help="folder of a run of ss_vae_m1.py on "
         "the same data; where there is none, it is trained there with that script's settings")  # fmt: skip
+    flags.set_defaults(gradient_clip=5.0)  # p(x | y, z) has a learnt variance, and without it a run broke
     return flags
 
 
