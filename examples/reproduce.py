@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import workers
 from command_line import Help, Parser, command, count
 from experiments import EXPERIMENTS, records, report
-from experiments.base import BUDGETS, Cell, Experiment, Record
+from experiments.base import BUDGETS, Cell, Experiment, Record, first_folder
 from semipyro.files import write_whole
 from tqdm import tqdm
 
@@ -200,11 +200,15 @@ def compute_all(args: argparse.Namespace, cells: Sequence[Cell], say: Callable[[
 
 
 def under_way(args: argparse.Namespace, cells: Sequence[Cell]) -> str:
-    """Which epoch the cells are in that have begun."""
-    files = {cell.key: folder(args, cell) / "metrics.csv" for cell in cells}
-    return ", ".join(
-        f"{key} epoch {len(path.read_text().splitlines()) - 1}" for key, path in files.items() if path.exists()
-    )
+    """Which epoch the cells are in that have begun, or the runs that they go on from."""
+    told = []
+    for cell in cells:
+        own = folder(args, cell)
+        for name, run in ((cell.key, own), (f"{cell.key} (M1)", first_folder(own))):
+            if (run / "metrics.csv").exists():
+                told.append(f"{name} epoch {len((run / 'metrics.csv').read_text().splitlines()) - 1}")
+                break
+    return ", ".join(told)
 
 
 def worker(args: argparse.Namespace, cells: Sequence[Cell]) -> None:

@@ -187,6 +187,20 @@ def test_what_is_done_is_not_done_again(script, smoke, results, shown):
     assert not (results.parent / "work" / "cells.db").exists()
 
 
+def test_the_bar_tells_the_epoch_of_a_cell_and_before_that_of_its_m1(script, tmp_path):
+    cell = next(cell for cell in cells(script) if "first" in cell.settings)
+    args = script.parser().parse_args(["run", cell.experiment, "--work", str(tmp_path)])
+    assert script.under_way(args, [cell]) == ""
+    own = script.folder(args, cell)
+    for folder, epochs, told in (
+        (own.with_name(f"{own.name}-first"), 2, f"{cell.key} (M1) epoch 2"),
+        (own, 1, f"{cell.key} epoch 1"),
+    ):
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text("loss\n" + "1.0\n" * epochs)
+        assert script.under_way(args, [cell]) == told
+
+
 def test_a_record_that_another_machine_wrote_comes_out_of_the_store(smoke, tmp_path):
     """The store holds what was computed; the second machine has the store and no files."""
     store = f"sqlite:///{smoke[0] / 'runs' / 'reproduce' / 'cells.db'}"

@@ -173,7 +173,7 @@ def run_script(
     """
     flags, before = dict(settings["flags"]), {}
     if "first" in settings:
-        start = folder.with_name(f"{folder.name}-first")
+        start = first_folder(folder)
         before = run_script(settings["first"], seed, start)
         flags["m1" if settings["script"] == "ss_vae_m1_m2" else "start_from"] = start
     args = parsed({**settings, "flags": flags}, seed, folder)
@@ -183,6 +183,11 @@ def run_script(
     found["seconds"] += before.pop("seconds", 0)
     found |= {f"first_{name}": value for name, value in before.items()}
     return found | after(load_run(folder), folder)
+
+
+def first_folder(folder: Path) -> Path:
+    """The folder of the run that a cell goes on from, beside its own."""
+    return folder.with_name(f"{folder.name}-first")
 
 
 def parsed(settings: Settings, seed: int, folder: Path) -> Any:
