@@ -204,11 +204,17 @@ def under_way(args: argparse.Namespace, cells: Sequence[Cell]) -> str:
     told = []
     for cell in cells:
         own = folder(args, cell)
-        for name, run in ((cell.key, own), (f"{cell.key} (M1)", first_folder(own))):
-            if (run / "metrics.csv").exists():
-                told.append(f"{name} epoch {len((run / 'metrics.csv').read_text().splitlines()) - 1}")
-                break
+        if epochs := epochs_done(own):
+            told.append(f"{cell.key} epoch {epochs}")
+        elif epochs := epochs_done(first_folder(own)):
+            told.append(f"{cell.key} (M1) epoch {epochs}")
     return ", ".join(told)
+
+
+def epochs_done(run: Path) -> int:
+    """How many epochs a run has in its metrics.csv."""
+    file = run / "metrics.csv"
+    return len(file.read_text().splitlines()) - 1 if file.exists() else 0
 
 
 def worker(args: argparse.Namespace, cells: Sequence[Cell]) -> None:
