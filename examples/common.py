@@ -32,7 +32,7 @@ from semipyro.inference import (
     unit_kl,
 )
 from semipyro.inference.evaluation import evaluating
-from semipyro.inference.precision import network_precision
+from semipyro.inference.precision import computing_device, network_precision
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
 
@@ -301,16 +301,17 @@ def new_classifier(args: argparse.Namespace, task: Task) -> nn.Module:
 
 
 def train_on_labels(
-    classifier: nn.Module, task: Task, *, learning_rate: float, seed: int, steps: int = 1000
+    classifier: nn.Module, task: Task, *, learning_rate: float, seed: int, device: str, steps: int = 1000
 ) -> nn.Module:
     """The baseline: the same classifier, trained by cross-entropy on the labelled rows alone.
 
     Full batches, binarised anew where the task's are. Every 20 steps its accuracy on the validation set is taken, and
-    the best weights are kept, as they are for the model.
+    the best weights are kept, as they are for the model. It computes on `device`, and is on the CPU when it returns.
     """
     torch.manual_seed(seed)
-    known = task.y >= 0
-    x, y, held_out = task.dataset.train.x[known], task.y[known], task.dataset.validation
+    known, place = task.y >= 0, computing_device(device)
+    classifier.to(place)
+    x, y, held_out = task.dataset.train.x[known].to(place), task.y[known].to(place), task.dataset.validation
     optimizer = torch.optim.Adam(classifier.parameters(), lr=learning_rate)
     best, weights = -1.0, classifier.state_dict()
     for step in range(1, steps + 1):
@@ -321,7 +322,7 @@ def train_on_labels(
         if step % 20 == 0 and (found := accuracy(classifier, held_out.x, held_out.y)) > best:
             best, weights = found, {name: value.clone() for name, value in classifier.state_dict().items()}
     classifier.load_state_dict(weights)
-    return classifier
+    return classifier.cpu()
 
 
 def learn_from_labels(
@@ -357,7 +358,7 @@ def learn_from_labels(
     objective = make_objective(args, paper, title, task, build)
     untrained = new_classifier(args, task) if baseline is None else copy.deepcopy(baseline(objective))
     history = train(args, objective, task)
-    labels_only = train_on_labels(untrained, task, learning_rate=args.learning_rate, seed=args.seed)
+    labels_only = train_on_labels(untrained, task, learning_rate=args.learning_rate, seed=args.seed, device=args.device)
     torch.manual_seed(args.seed)
     test, best = task.dataset.test, classifier(objective)
     others_measured = {name: accuracy(make(objective), test.x, test.y) for name, make in (others or {}).items()}

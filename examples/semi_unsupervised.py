@@ -130,8 +130,8 @@ def measure(args: argparse.Namespace, task: Task, classifier: Classifier) -> dic
         return measured | {"baseline_accuracy": measured["kmeans_accuracy"]}
     torch.manual_seed(args.seed)
     labels_only = train_on_labels(
-        new_classifier(args, task), task, learning_rate=args.learning_rate, seed=args.seed
-    )  # fmt: skip
+        new_classifier(args, task), task, learning_rate=args.learning_rate, seed=args.seed, device=args.device
+    )
     return measured | {"baseline_accuracy": fair(labels_only, test.x, test.y)}
 
 

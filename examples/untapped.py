@@ -132,7 +132,9 @@ def learn(args: argparse.Namespace) -> Learnt:
     m2 = train_m2(args, build, replace(task, batches=rows))
     found, found_m2 = (extract(part, task) for part in (objective, m2))
     torch.manual_seed(args.seed)
-    labels_only = train_on_labels(new_classifier(args, task), task, learning_rate=1e-3, seed=args.seed)
+    labels_only = train_on_labels(
+        new_classifier(args, task), task, learning_rate=1e-3, seed=args.seed, device=args.device
+    )
     test = task.dataset.test
     measured = {
         "hidden_classes": list(task.hidden),

@@ -16,11 +16,16 @@ def network_precision(precision: str, device: str | torch.device = "auto") -> st
     """
     if precision != "auto":
         return precision
+    fast = {"cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False), "cpu": multiplies_bf16}
+    kind = computing_device(device).type
+    return "bf16" if kind in fast and fast[kind]() else "32"
+
+
+def computing_device(device: str | torch.device = "auto") -> torch.device:
+    """The device, with "auto" decided: a GPU where there is one."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    fast = {"cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False), "cpu": multiplies_bf16}
-    kind = torch.device(device).type
-    return "bf16" if kind in fast and fast[kind]() else "32"
+    return torch.device(device)
 
 
 def multiplies_bf16() -> bool:

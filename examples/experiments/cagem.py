@@ -8,6 +8,7 @@ import torch
 from common import make_objective, make_task, test_rows, train
 from matplotlib.figure import Figure
 from semipyro.inference import accuracy, cascade, evaluate, log_likelihood, unit_kl
+from semipyro.inference.precision import computing_device
 from semipyro.plots.common import new_figure
 
 from .base import (
@@ -68,6 +69,7 @@ def measure_likelihood(settings: Settings, seed: int, folder: Path) -> Metrics:
     history = train(args, objective, task, monitor="unlabelled")
     torch.manual_seed(seed)
     x, model, guide = test_rows(task, settings["rows"]), objective.model, objective.guide
+    objective.to(computing_device(args.device))  # 500 draws and more of each row
     draws = {1: evaluate(objective, x)["unlabelled"]}
     draws |= {n: float(log_likelihood(model, guide, x, num_samples=n).mean()) for n in (10, settings["draws"])}
     classifier, test = cascade(model, guide, args.test_samples), task.dataset.test
