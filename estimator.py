@@ -18,34 +18,27 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from pyro import poutine
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    assert_all_finite,
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-    validate_data,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
-from torch.nn.functional import one_hot
-from torch.overrides import TorchFunctionMode
 
 from .data import Batches, batches
+from .data.labels import known_labels
 from .files import write_whole
 from .inference import Objective, check_fit_settings, fit, log_likelihood, sample
-from .inference.evaluation import DRAWS, ROWS, evaluating, module_tensor
+from .inference.class_samples import sample_classes
+from .inference.evaluation import DRAWS, ROWS, evaluating
+from .inference.features import draw_features, features
+from .inference.noise import SameNoise
 from .papers import CLASSIFYING, PAPERS
 
 CLUSTERING = ("gm-dgm", "agm-dgm")  # rows that find classes without any label
 STACKED = "m1-m2"  # the row that learns from M1's latents
 STEPS, LEAST_EPOCHS = 2000, 20  # of a training whose `epochs` is None
 LIKELIHOOD_DRAWS = 100  # of the importance-weighted likelihood
-ROUNDS = 1000  # of draws from the model, at most, in search of a class
 SEED = 0  # of what predictions draw
 FORMAT = "semipyro.SemiSupervisedClassifier, version 1"
 KEPT = ("likelihood_", "history_", "n_iter_", "seed_", "n_features_in_", "_n_features_out", "architecture_")
@@ -305,13 +298,13 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         torch.manual_seed(seed)
         if not again:
             self._build(x.shape[1])
-        rows, features = x, None
+        rows, transform = x, None
         if self.features_ is not None:
             if not again:
                 self._fit(self.features_, self._batches(x, None, seed), None)
-            rows, features = _gaussians(self.features_, x), drawn
-            held_out = held_out and (_gaussians(self.features_, held_out[0]).chunk(2, 1)[0], held_out[1])
-        history = self._fit(self.objective_.float(), self._batches(rows, y, seed, features), held_out, again)
+            rows, transform = features(self.features_, x), draw_features
+            held_out = held_out and (features(self.features_, held_out[0]).chunk(2, 1)[0], held_out[1])
+        history = self._fit(self.objective_.float(), self._batches(rows, y, seed, transform), held_out, again)
         self.history_ += [{**row, "epoch": len(self.history_) + row["epoch"]} for row in history]
         self.n_iter_ = len(self.history_)
         for objective in filter(None, (self.features_, self.objective_)):
@@ -453,7 +446,8 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         codes = None if y is None else torch.as_tensor(self._codes(np.broadcast_to(np.asarray(y), (n,))))
         with _alone(self.objective_), evaluating(self.features_):
             torch.manual_seed(_seed(self.random_state))
-            x = _drawn_of(self.objective_.model, n, codes, len(self.classes_))
+            model = self.objective_.model
+            x = sample(model, n) if codes is None else sample_classes(model, codes, len(self.classes_))
             x = x if self.features_ is None else self.features_.model.p_x(x).sample()
         return x.numpy() if self.scaler_ is None else self.scaler_.inverse_transform(x.numpy())
 
@@ -564,70 +558,6 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         return tags
 
 
-class SameNoise(TorchFunctionMode):
-    """Draws the same standard normal numbers for every row, so that no row's result depends on the others.
-
-    Rows are the last dimension but one of every draw in this library.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Sees every call of PyTorch's; `Tensor.normal_` is what all normal draws are made of."""
-        if func is not Tensor.normal_ or args[0].ndim < 2:
-            return func(*args, **(kwargs or {}))
-        tensor, *others = args
-        noise = func(tensor.new_empty((*tensor.shape[:-2], 1, tensor.shape[-1])), *others, **(kwargs or {}))
-        return tensor.copy_(noise.expand_as(tensor))
-
-
-def known_labels(y: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-    """Where y has a label, (N,), and those labels.
-
-    -1, "-1", None, NaN and NaT are no labels.
-
-    Raises:
-        ValueError: y is not one-dimensional, has numbers that are not classes, or labels of several types.
-    """
-    given: NDArray[Any] = column_or_1d(np.asarray(y), warn=True)
-    if given.dtype.kind == "O":
-        known = np.array([not _unknown(label) for label in given], dtype=np.bool_)
-        labels = given[known].tolist()
-        if len({isinstance(label, str) for label in labels}) > 1:
-            raise ValueError("y mixes strings and other labels; use labels of one type, and -1 or None where unknown")
-        return known, _classification_targets(np.array(labels))
-    if given.dtype.kind in "mM":
-        return ~np.isnat(given), given[~np.isnat(given)]
-    known = np.asarray(given != ("-1" if given.dtype.kind == "U" else -1))
-    if given.dtype.kind == "f":
-        known &= ~np.isnan(given)
-        assert_all_finite(given[known], input_name="y")
-    return known, _classification_targets(given[known])
-
-
-def drawn(rows: Tensor) -> Tensor:
-    """Draws of the Gaussians whose means and standard deviations stand side by side in the rows."""
-    mean, scale = rows.chunk(2, dim=1)
-    return mean + scale * torch.randn_like(mean)
-
-
-def _classification_targets(labels: NDArray[Any]) -> NDArray[Any]:
-    if len(labels):
-        check_classification_targets(labels)
-    return labels
-
-
-def _unknown(label: Any) -> bool:
-    if isinstance(label, str):
-        return label == "-1"
-    return label is None or type(label).__name__ in ("NAType", "NaTType") or label == -1 or label != label  # NaN
-
-
-@torch.no_grad()
-def _gaussians(m1: Objective, x: Tensor) -> Tensor:
-    """Means and standard deviations of q(z | x), side by side, (N, 2 L), in single precision."""
-    q_z = [m1.guide.q_z(part) for part in x.to(next(m1.parameters())).split(ROWS)]
-    return torch.cat([torch.cat([q.mean, q.stddev], 1) for q in q_z]).float().cpu()
-
-
 def _hold_out(x: Tensor, y: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor, tuple[Tensor, None]]:
     """Rows to learn from with their labels, and rows to stop by; never the first labelled row of a class."""
     free = (y < 0).nonzero().flatten()
@@ -640,37 +570,6 @@ def _hold_out(x: Tensor, y: Tensor, fraction: float, seed: int) -> tuple[Tensor,
     held = torch.zeros(len(x), dtype=torch.bool)
     held[free[order[: math.ceil(fraction * len(free))]]] = True
     return x[~held], y[~held], (x[held], None)
-
-
-def _drawn_of(model: Any, n: int, y: Tensor | None, num_classes: int) -> Tensor:
-    """n draws of x, of the classes y (n,) where they are given.
-
-    Where y depends on a latent, p(x | y) is reached by drawing y too, until every class has come up often enough.
-    """
-    if y is None:
-        return sample(model, n)
-    if "y_prior" in dict(model.named_buffers()):
-        return sample(model, n, one_hot(y, num_classes).double())
-    found, missing = torch.zeros(n, 0), torch.ones(n, dtype=torch.bool)
-    like = module_tensor(model)
-    for _ in range(ROUNDS):
-        nodes: Any = poutine.trace(poutine.uncondition(model)).get_trace(like.new_empty(max(n, ROWS), 0)).nodes
-        x, drawn_y = nodes["x"]["value"], _class_of(model, nodes)
-        found = found if found.shape[1] else x.new_zeros(n, x.shape[1])
-        for k in y[missing].unique():
-            wanted, those = (missing & (y == k)).nonzero().flatten(), (drawn_y == k).nonzero().flatten()
-            found[wanted[: len(those)]] = x[those[: len(wanted)]]
-            missing[wanted[: len(those)]] = False
-        if not missing.any():
-            return found
-    rows = ROUNDS * max(n, ROWS)
-    raise ValueError(f"the model hardly ever draws class number {y[missing][0].item()}: too few in {rows:,} rows")
-
-
-def _class_of(model: Any, nodes: Mapping[str, Any]) -> Tensor:
-    """The classes that were drawn beside x, or are drawn now, where x does not depend on them, (N,)."""
-    y = nodes["y"]["value"] if "y" in nodes else model.p_y(nodes["z"]["value"]).sample()
-    return y.argmax(-1)
 
 
 @contextmanager

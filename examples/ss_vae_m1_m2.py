@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from semipyro import plots
 from semipyro.data import Split, batches
 from semipyro.inference import Objective, sample
+from semipyro.inference.features import draw_features, features
 from semipyro.papers import PAPERS
 from semipyro.papers import SEMI_SUPERVISED_WEIGHTS as WEIGHTS
 from torch import Tensor
@@ -51,15 +52,15 @@ def run(args: argparse.Namespace) -> None:
     task = make_task(args)
     check(args, task)
     m1 = trained_m1(args, task)
-    mean, _ = posterior(m1, task.dataset.train.x)
+    mean = means(m1, task.dataset.train.x)
     kept = (mean.std(0) > LEAST_SPREAD).nonzero().flatten()
     if not len(kept):
         raise ValueError(f"--m1 {args.m1}: no unit's mean varies; train M1 for longer, or with other settings")
     say(args, f"M1 in {args.m1}: {len(kept)} of {mean.shape[1]} units are features")
-    features = encoded(args, task, m1, kept)
-    build = network_settings(args, features) | weight_settings(args, features, "m1-m2", WEIGHTS, "alpha")
+    encoded = encode(args, task, m1, kept)
+    build = network_settings(args, encoded) | weight_settings(args, encoded, "m1-m2", WEIGHTS, "alpha")
     learn_from_labels(
-        args, "m1-m2", "M1+M2", features, build,
+        args, "m1-m2", "M1+M2", encoded, build,
         baseline=lambda m2: m2.guide.q_y,
         figures=lambda m2: figures(m1, m2, task, kept),
         drawn=(),
@@ -95,36 +96,28 @@ def trained_m1(args: argparse.Namespace, task: Task) -> Objective:
     return load_run(args.m1)
 
 
-@torch.no_grad()
-def posterior(m1: Objective, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of q(z | x), (N, L) each."""
-    q_z = [m1.guide.q_z(part) for part in x.split(1000)]
-    return torch.cat([q.mean for q in q_z]), torch.cat([q.stddev for q in q_z])
+def means(m1: Objective, x: Tensor) -> Tensor:
+    """Means of q(z | x), (N, L)."""
+    return features(m1, x).chunk(2, dim=1)[0]
 
 
-def encoded(args: argparse.Namespace, task: Task, m1: Objective, kept: Tensor) -> Task:
+def encode(args: argparse.Namespace, task: Task, m1: Objective, kept: Tensor) -> Task:
     """The task on M1's latents: means for the splits, and draws, new in each batch, for training."""
-    mean, scale = (part[:, kept] for part in posterior(m1, task.dataset.train.x))
+    mean, scale = (part[:, kept] for part in features(m1, task.dataset.train.x).chunk(2, dim=1))
     dataset = task.dataset
     dataset = replace(
         dataset,
         shape=(len(kept),),
         train=Split(mean, dataset.train.y),
-        validation=Split(posterior(m1, dataset.validation.x)[0][:, kept], dataset.validation.y),
-        test=Split(posterior(m1, dataset.test.x)[0][:, kept], dataset.test.y),
+        validation=Split(means(m1, dataset.validation.x)[:, kept], dataset.validation.y),
+        test=Split(means(m1, dataset.test.x)[:, kept], dataset.test.y),
     )
     rows = batches(
         torch.cat([mean, scale], 1), task.y, labelled_batch_size=args.labelled_batch_size,
-        unlabelled_batch_size=args.batch_size, include_labelled=args.include_labelled, transform=draw, seed=args.seed,
-        num_classes=dataset.num_classes,
+        unlabelled_batch_size=args.batch_size, include_labelled=args.include_labelled, transform=draw_features,
+        seed=args.seed, num_classes=dataset.num_classes,
     )  # fmt: skip
     return Task(dataset, task.y, rows, binarized=False)
-
-
-def draw(rows: Tensor) -> Tensor:
-    """Draws of the Gaussians whose means and standard deviations stand side by side in the rows."""
-    mean, scale = rows.chunk(2, dim=1)
-    return mean + scale * torch.randn_like(mean)
 
 
 def figures(m1: Objective, m2: Objective, task: Task, kept: Tensor) -> dict[str, Figure]:

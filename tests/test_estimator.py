@@ -14,8 +14,9 @@ import torch
 from scipy import sparse
 from semipyro.data import batches
 from semipyro.distributions import FlowNet
-from semipyro.estimator import CLUSTERING, SameNoise, SemiSupervisedClassifier, _hold_out, drawn, known_labels
+from semipyro.estimator import CLUSTERING, SemiSupervisedClassifier, _hold_out
 from semipyro.inference import fit, log_likelihood
+from semipyro.inference.noise import SameNoise
 from semipyro.papers import CLASSIFYING, PAPERS
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -229,15 +230,6 @@ def test_the_bound_s_rows_are_a_part_of_those_without_a_label():
     assert torch.equal(labels[:20], y[:20])
 
 
-def test_m1_m2_learns_from_draws():
-    rows = torch.tensor([[1.0, -2.0, 0.5, 0.0]]).expand(4000, -1)
-    torch.manual_seed(0)
-    z = drawn(rows)
-    assert (z[:, 0].mean() - 1).abs() < 5 * 0.5 / 4000**0.5
-    assert (z[:, 0].std() - 0.5).abs() < 5 * 0.5 / 8000**0.5
-    assert torch.equal(z[:, 1], rows[:, 1])
-
-
 def test_random_state_repeats_a_fit(blobs):
     X, _, y = blobs
     first, second, other = (small(random_state=state).fit(X, y).predict_proba(X) for state in (3, 3, 4))
@@ -286,20 +278,6 @@ def test_labels_of_any_type_come_back(blobs, names):
     learnt = small(epochs=2).fit(X, given)
     assert learnt.classes_.tolist() == sorted(set(names))
     assert isinstance(learnt.predict(X).tolist()[0], type(names[0]))
-
-
-@pytest.mark.parametrize(
-    ("given", "classes"),
-    [
-        ([0, float("nan"), 1, float("nan")], [0.0, 1.0]),
-        (np.array(["NaT", "2020-01-01", "2021-01-01", "NaT"], dtype="datetime64[D]"), None),
-    ],
-    ids=["float", "datetime"],
-)
-def test_nan_and_nat_are_no_labels(given, classes):
-    known, labels = known_labels(given)
-    assert known.sum() == len(labels) == 2
-    assert classes is None or labels.tolist() == classes
 
 
 def test_labels_of_data_frames():
@@ -552,35 +530,6 @@ def test_threads_do_not_disturb_each_other(blobs):
 # Samples
 
 
-def test_samples_of_a_class_where_y_depends_on_z(blobs):
-    """p(x | y) ∝ ∫ p(z) p(y | z) p(x | y, z): not p(x | y, z) of any z. Here the class is the sign of z, and x = z."""
-    X, _, y = blobs
-    learnt = small("latent-classifier", z_dim=1, epochs=1).fit(X[:, :1], np.where(y > 1, -1, y))
-    model = learnt.objective_.model
-    model.p_y = Sign()
-    model.p_x = Copy()
-    learnt.scaler_ = None
-    x = learnt.sample(400, y=[0] * 200 + [1] * 200)
-    assert (x[:200] < 0.1).all()
-    assert (x[200:] > -0.1).all()
-    assert abs(np.abs(x).mean() - math.sqrt(2 / math.pi)) < 5 * math.sqrt((1 - 2 / math.pi) / 400)  # half-normal
-    assert (learnt.sample(400) < 0).mean() == pytest.approx(0.5, abs=5 * 0.5 / 20)
-
-
-class Sign(torch.nn.Module):
-    def forward(self, z):
-        from pyro.distributions import OneHotCategorical
-
-        return OneHotCategorical(logits=torch.cat([-1000 * z, 1000 * z], -1))
-
-
-class Copy(torch.nn.Module):
-    def forward(self, y, z):
-        from pyro.distributions import Normal
-
-        return Normal(z, 0.01).to_event(1)
-
-
 def test_samples_look_like_their_class(blobs):
     X, truth, y = blobs
     learnt = small(epochs=100).fit(X, y)
@@ -754,18 +703,3 @@ def test_wrong_labels(y, message):
     given = np.array(y, dtype=object) if "mixes" in message else y
     with pytest.raises(ValueError, match=message):
         small().fit(X, given)
-
-
-def test_known_labels():
-    known, labels = known_labels([3, -1, 5])
-    assert (known.tolist(), labels.tolist()) == ([True, False, True], [3, 5])
-
-
-def test_the_same_noise_for_every_row():
-    torch.manual_seed(0)
-    with SameNoise():
-        noise = torch.distributions.Normal(torch.zeros(4, 7, 3), 1.0).rsample((2,))
-    assert noise.shape == (2, 4, 7, 3)
-    assert torch.equal(noise, noise[:, :, :1].expand_as(noise))
-    assert len(noise[:, :, 0].unique()) == 24
-    assert len(torch.distributions.Normal(torch.zeros(4, 7, 3), 1.0).rsample((2,)).unique()) > 24

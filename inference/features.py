@@ -1,0 +1,28 @@
+"""What M2 reads of an M1 before it, in M1+M2: the Gaussians q(z | x), of which it sees a new draw in each batch.
+
+"Semi-supervised learning with deep generative models" (Kingma et al., 2014), arXiv:1406.5298, and its authors' code.
+"""
+
+import torch
+from torch import Tensor
+
+from .evaluation import ROWS, module_tensor
+from .objective import Objective
+
+
+@torch.no_grad()
+def features(m1: Objective, x: Tensor) -> Tensor:
+    """Means and standard deviations of q(z | x), side by side, (N, 2 L), in single precision.
+
+    Args:
+        m1: a trained M1, whose guide has `q_z(x)`.
+        x: (N, D).
+    """
+    q_z = [m1.guide.q_z(part) for part in x.to(module_tensor(m1)).split(ROWS)]
+    return torch.cat([torch.cat([q.mean, q.stddev], 1) for q in q_z]).float().cpu()
+
+
+def draw_features(rows: Tensor) -> Tensor:
+    """Draws of the Gaussians whose means and standard deviations stand side by side in the rows, (N, L)."""
+    mean, scale = rows.chunk(2, dim=1)
+    return mean + scale * torch.randn_like(mean)
