@@ -4,8 +4,10 @@ import importlib
 import re
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
+from pyro.distributions import Normal
 from semipyro import guides, models
 from semipyro.distributions import NormalNet
 from semipyro.guides import M2Guide
@@ -76,6 +78,40 @@ def test_every_row_takes_the_networks_settings(name):
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_row_takes_the_objectives_settings(name):
     assert PAPERS[name].build(6, 3, hidden=(4,), z_dim=2, num_samples=3).num_samples == 3
+
+
+class OnTheCPU(torch.nn.Module):
+    def forward(self, *conditions):
+        return Normal(torch.zeros(2), 1.0).to_event(1)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Lets objectives compute on PyTorch's "meta" device, where tensors have shapes and no values.
+
+    It stands for a GPU: operations refuse to mix it with the CPU.
+    """
+    monkeypatch.setattr(torch.Tensor, "item", lambda self: 0)
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda self: True)
+    monkeypatch.setattr("pyro.util.torch_isnan", lambda value: False)
+    with pyro.validation_enabled(False):
+        yield torch.device("meta")
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_everything_is_on_the_device_of_the_weights(name, elsewhere):
+    objective = PAPERS[name].build(6, 3, z_dim=2, hidden=(4,)).to(elsewhere)
+    x, y = torch.rand(5, 6, device=elsewhere), torch.zeros(5, 3, device=elsewhere)
+    terms = objective(x, y, x)
+    terms["loss"].backward()
+    assert all(term.is_meta for term in terms.values())
+
+
+def test_a_tensor_left_on_the_cpu_is_found(elsewhere):
+    objective = PAPERS["m2"].build(6, 3, z_dim=2, hidden=(4,)).to(elsewhere)
+    objective.model.p_z = OnTheCPU()
+    with pytest.raises(RuntimeError, match="cpu"):
+        objective(None, None, torch.rand(5, 6, device=elsewhere))
 
 
 @pytest.mark.parametrize("how", [{"rank": 1}, {"flow": "iaf"}], ids=["rank", "flow"])
