@@ -27,6 +27,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
+from test_drawing import Copy, Sign
 
 SMALL = {"z_dim": 2, "hidden": (16,), "epochs": 10, "batch_size": 30, "learning_rate": 0.01, "random_state": 0}
 EXPECTED = {"check_classifiers_classes": "fits with the labels -1 and 1; here -1 means that the label is unknown"}
@@ -528,6 +529,20 @@ def test_threads_do_not_disturb_each_other(blobs):
 
 
 # Samples
+
+
+def test_samples_of_a_class_where_y_depends_on_z(blobs):
+    """p(x | y) ∝ ∫ p(z) p(y | z) p(x | y, z): not p(x | y, z) of any z. Here the class is the sign of z, and x = z."""
+    X, _, y = blobs
+    learnt = small("latent-classifier", z_dim=1, epochs=1).fit(X[:, :1], np.where(y > 1, -1, y))
+    model = learnt.objective_.model
+    model.p_y, model.p_x = Sign(), Copy()
+    learnt.scaler_ = None
+    x = learnt.sample(400, y=[0] * 200 + [1] * 200)
+    assert (x[:200] < 0.1).all()
+    assert (x[200:] > -0.1).all()
+    assert abs(np.abs(x).mean() - math.sqrt(2 / math.pi)) < 5 * math.sqrt((1 - 2 / math.pi) / 400)  # half-normal
+    assert (learnt.sample(400) < 0).mean() == pytest.approx(0.5, abs=5 * 0.5 / 20)
 
 
 def test_samples_look_like_their_class(blobs):
