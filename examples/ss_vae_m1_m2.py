@@ -52,12 +52,13 @@ def run(args: argparse.Namespace) -> None:
     task = make_task(args)
     check(args, task)
     m1 = trained_m1(args, task)
-    mean = means(m1, task.dataset.train.x)
+    rows = features(m1, task.dataset.train.x)
+    mean, _ = rows.chunk(2, dim=1)
     kept = (mean.std(0) > LEAST_SPREAD).nonzero().flatten()
     if not len(kept):
         raise ValueError(f"--m1 {args.m1}: no unit's mean varies; train M1 for longer, or with other settings")
     say(args, f"M1 in {args.m1}: {len(kept)} of {mean.shape[1]} units are features")
-    encoded = encode(args, task, m1, kept)
+    encoded = encode(args, task, m1, rows, kept)
     build = network_settings(args, encoded) | weight_settings(args, encoded, "m1-m2", WEIGHTS, "alpha")
     learn_from_labels(
         args, "m1-m2", "M1+M2", encoded, build,
@@ -96,28 +97,24 @@ def trained_m1(args: argparse.Namespace, task: Task) -> Objective:
     return load_run(args.m1)
 
 
-def means(m1: Objective, x: Tensor) -> Tensor:
-    """Means of q(z | x), (N, L)."""
-    return features(m1, x).chunk(2, dim=1)[0]
-
-
-def encode(args: argparse.Namespace, task: Task, m1: Objective, kept: Tensor) -> Task:
-    """The task on M1's latents: means for the splits, and draws, new in each batch, for training."""
-    mean, scale = (part[:, kept] for part in features(m1, task.dataset.train.x).chunk(2, dim=1))
+@torch.no_grad()
+def encode(args: argparse.Namespace, task: Task, m1: Objective, rows: Tensor, kept: Tensor) -> Task:
+    """The task on M1's latents: means for the splits, and draws of the training rows' features, new in each batch."""
+    mean, scale = (part[:, kept] for part in rows.chunk(2, dim=1))
     dataset = task.dataset
     dataset = replace(
         dataset,
         shape=(len(kept),),
         train=Split(mean, dataset.train.y),
-        validation=Split(means(m1, dataset.validation.x)[:, kept], dataset.validation.y),
-        test=Split(means(m1, dataset.test.x)[:, kept], dataset.test.y),
+        validation=Split(m1.guide.encode(dataset.validation.x)[:, kept], dataset.validation.y),
+        test=Split(m1.guide.encode(dataset.test.x)[:, kept], dataset.test.y),
     )
-    rows = batches(
+    draws = batches(
         torch.cat([mean, scale], 1), task.y, labelled_batch_size=args.labelled_batch_size,
         unlabelled_batch_size=args.batch_size, include_labelled=args.include_labelled, transform=draw_features,
         seed=args.seed, num_classes=dataset.num_classes,
     )  # fmt: skip
-    return Task(dataset, task.y, rows, binarized=False)
+    return Task(dataset, task.y, draws, binarized=False)
 
 
 def figures(m1: Objective, m2: Objective, task: Task, kept: Tensor) -> dict[str, Figure]:
