@@ -17,9 +17,17 @@ def features(m1: Objective, x: Tensor) -> Tensor:
     Args:
         m1: a trained M1, whose guide has `q_z(x)`.
         x: (N, D).
+
+    Raises:
+        ValueError: q(z | x) is a flow, which has no mean and standard deviation in closed form.
     """
     q_z = [m1.guide.q_z(part) for part in x.to(module_tensor(m1)).split(ROWS)]
-    return torch.cat([torch.cat([q.mean, q.stddev], 1) for q in q_z]).float().cpu()
+    try:
+        return torch.cat([torch.cat([q.mean, q.stddev], 1) for q in q_z]).float().cpu()
+    except NotImplementedError as error:
+        raise ValueError(
+            "M1's q(z | x) is a flow, and features are its means and standard deviations; train M1 without a flow"
+        ) from error
 
 
 def draw_features(rows: Tensor) -> Tensor:

@@ -41,6 +41,12 @@ def test_features_are_draws_of_m1_s_posterior():
     torch.testing.assert_close(rows, torch.cat([q_z.mean, q_z.stddev], 1).detach())
 
 
+def test_a_flow_has_no_features():
+    m1 = PAPERS["m1"].build(4, z_dim=2, hidden=(3,), likelihood="normal", flow="iaf")
+    with pytest.raises(ValueError, match=r"M1's q\(z \| x\) is a flow.*train M1 without a flow"):
+        features(m1, torch.randn(5, 4))
+
+
 def test_draws_of_features():
     rows = torch.tensor([[1.0, -2.0, 0.5, 0.0]]).expand(4000, -1)
     torch.manual_seed(0)
