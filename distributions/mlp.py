@@ -69,17 +69,44 @@ class SumLinear(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation of (..., D) over all leading dimensions."""
+    """Batch normalisation of (..., D) over all leading dimensions.
+
+    `given` (None at first) is a mean and a variance, (D,) each, by which it normalises in training, and not by those of
+    the rows that it gets.
+    """
+
+    given: tuple[Tensor, Tensor] | None = None
+    running_mean: Tensor
+    running_var: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises each of the last dimension's columns; a single row by the running statistics."""
         rows = x.flatten(0, -2)
-        if self.training and len(rows) == 1:
-            rows = functional.batch_norm(
-                rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-            return rows.view_as(x)
-        return super().forward(rows).view_as(x)
+        if self.training and self.given is not None:
+            rows = self._by(*self.given, rows)
+        elif self.training and len(rows) == 1:
+            rows = self._by(self.running_mean, self.running_var, rows)
+        else:
+            rows = super().forward(rows)
+        return rows.view_as(x)
+
+    def _by(self, mean: Tensor, variance: Tensor, rows: Tensor) -> Tensor:
+        """weight (rows − mean) / √(variance + ε) + bias.
+
+        As torch's `batch_norm` passes no gradient to statistics that it is given, weight and bias carry it.
+        """
+        fixed_mean, fixed_variance = mean.detach(), variance.detach()
+        weight = self.weight * ((fixed_variance + self.eps) / (variance + self.eps)).sqrt()
+        bias = self.bias + weight * (fixed_mean - mean) * (fixed_variance + self.eps).rsqrt()
+        return functional.batch_norm(rows, fixed_mean, fixed_variance, weight, bias, eps=self.eps)
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the columns of x, by which it normalises; those of a single row are the running ones."""
+        rows = x.flatten(0, -2)
+        if len(rows) > 1:
+            variance, mean = torch.var_mean(rows.to(self.running_mean), 0, correction=0)
+            return mean, variance
+        return self.running_mean, self.running_var
 
 
 class MLP(nn.Module):

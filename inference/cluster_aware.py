@@ -22,14 +22,16 @@ from pyro.infer.util import validation_enabled
 from torch import Tensor, nn
 
 from ..distributions import averaged
+from .batch_norm import statistics_detached
 from .objective import Objective, explained
 
 
 class ClusterAwareELBO(Objective):
     """Terms: `unlabelled` = F(x), `classification_q` = log q(y | x), `classification_p` = log p(y | x); means in nats.
 
-    There is no labelled bound: pass all rows as unlabelled ones (`batches(..., include_labelled=True)`). z1 and z2 are
-    drawn without gradient for the classification terms, which therefore move only p(y | z2) and q(y | z1, x).
+    There is no labelled bound: pass all rows as unlabelled ones (`batches(..., include_labelled=True)`). No gradient of
+    the classification terms passes through z1 and z2, nor through batch normalisation's statistics, which are those of
+    the unlabelled rows: they move only p(y | z2) and q(y | z1, x).
 
     Args:
         model: p, with the conditional `p_y(z2)`.
@@ -65,7 +67,7 @@ class ClusterAwareELBO(Objective):
         """The two classification terms where there are labelled rows, `unlabelled` where there are others."""
         terms = {}
         if x_labelled is not None and y_labelled is not None:
-            with explained(x_labelled, "labelled"):
+            with explained(x_labelled, "labelled"), statistics_detached(self):
                 log_q, log_p = two_classifiers(self.model, self.guide, x_labelled, self.num_samples)
             terms["classification_q"] = (log_q * y_labelled).sum(-1).mean()
             terms["classification_p"] = (log_p * y_labelled).sum(-1).mean()
@@ -97,10 +99,9 @@ class ClusterAwareELBO(Objective):
         if q != p:
             raise ValueError(f"model and guide do not have the same latent sites: {sorted(p)} and {sorted(q)}")
 
-    def update_statistics(self, x_labelled: Tensor | None, x_unlabelled: Tensor | None) -> None:
-        """From the unlabelled rows; labelled ones leave every statistic alone."""
-        if x_unlabelled is not None:
-            super().update_statistics(None, x_unlabelled)
+    def plain_rows(self, x_labelled: Tensor | None, x_unlabelled: Tensor | None) -> Tensor | None:
+        """The unlabelled rows; labelled ones leave every statistic alone."""
+        return x_unlabelled
 
     def loss(self, terms: dict[str, Tensor]) -> Tensor:
         """−(unlabelled + classification_weight · (classification_q + classification_p)), of those there are."""

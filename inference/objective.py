@@ -13,6 +13,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from pyro.infer import TraceEnum_ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from ..distributions.mlp import BatchNorm
+from .batch_norm import normalised_alike
 from .checks import check_one_hot, check_rows
 from .enumeration import class_weights
 
@@ -45,19 +46,6 @@ class ScaleLatents(Messenger):
             self.drawn.add(msg["name"])
         if msg["name"] in self.drawn:
             msg["scale"] = msg["scale"] * self.weight
-
-
-@contextmanager
-def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Inside, batch normalisation leaves its running statistics alone; in training it uses those of the batch."""
-    layers = [layer for layer in module.modules() if isinstance(layer, BatchNorm)]
-    try:
-        for layer in layers:
-            layer.track_running_stats = False
-        yield
-    finally:
-        for layer in layers:
-            layer.track_running_stats = True
 
 
 @contextmanager
@@ -179,23 +167,25 @@ class Objective(nn.Module, ABC):
             )
         if x_unlabelled is not None:
             self._check_rows(x_unlabelled, "x_unlabelled")
-        with statistics_kept(self):
+        plain = self.plain_rows(x_labelled, x_unlabelled)
+        with normalised_alike(self, None if plain is None else partial(self._plain_pass, plain)):
             terms = self.terms(x_labelled, y_labelled, x_unlabelled)
         if not terms:
             raise ValueError(f"{type(self).__name__} has nothing to compute: the rows that it reads are None")
-        if self.training and any(isinstance(module, BatchNorm) for module in self.modules()):
-            self.update_statistics(x_labelled, x_unlabelled)
         return {**terms, "loss": self.loss(terms)}
 
-    @torch.no_grad()
-    def update_statistics(self, x_labelled: Tensor | None, x_unlabelled: Tensor | None) -> None:
-        """Batch normalisation's running statistics: one pass over the unlabelled rows with y drawn, not enumerated.
+    def plain_rows(self, x_labelled: Tensor | None, x_unlabelled: Tensor | None) -> Tensor | None:
+        """The rows whose statistics batch normalisation goes by in all terms: the unlabelled ones, with y drawn.
 
-        Enumerated rows are K copies of each other under classes that they do not have, and labelled rows are few, so
-        the terms leave the statistics alone. Labelled rows count, without their labels, where there are no others.
+        Enumerated rows are K copies of each other under classes that they do not have, and labelled rows are few. Those
+        count, without their labels, where there are no others.
         """
-        x = x_unlabelled if x_unlabelled is not None else x_labelled
-        poutine.replay(self.model, poutine.trace(self.guide).get_trace(x))(x)
+        return x_unlabelled if x_unlabelled is not None else x_labelled
+
+    def _plain_pass(self, x: Tensor) -> None:
+        """Guide and model once, with y drawn."""
+        with explained(x, "unlabelled"):
+            poutine.replay(self.model, poutine.trace(self.guide).get_trace(x))(x)
 
     def _check_rows(self, x: Tensor, name: str) -> None:
         check_rows(x, name)

@@ -33,7 +33,7 @@ from semipyro.distributions import (
     most_probable,
 )
 from semipyro.distributions.conditionals import MIN_SCALE
-from semipyro.distributions.mlp import SumLinear
+from semipyro.distributions.mlp import BatchNorm, SumLinear
 from semipyro.distributions.parts import Blocks
 from semipyro.inference.relaxation import RelaxLabels, StraightThrough, StraightThroughBernoulli, smoothed
 from semipyro.papers import PAPERS
@@ -137,6 +137,29 @@ def test_named_activations(activation: str) -> None:
     expected = function(x @ weight.T + bias) @ out_weight.T + out_bias
     assert close(net(x).detach(), expected)
     assert torch.equal(made(x), net(x))
+
+
+def test_batch_norm_by_the_statistics_of_other_rows() -> None:
+    """weight (x − m) / √(v + ε) + bias with m and v of other rows, and its gradient, also for those rows."""
+    layer = BatchNorm(4)
+    nn.init.normal_(layer.weight), nn.init.normal_(layer.bias)
+    x, others = torch.randn(6, 3, 4, requires_grad=True), (5 + 2 * torch.randn(9, 4)).requires_grad_()
+    learnt, weights = (x, others, layer.weight, layer.bias), torch.randn(6, 3, 4)
+
+    def gradients(output: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad((weights * output).sum(), learnt, allow_unused=True)
+
+    mean, variance = others.mean(0), others.var(0, correction=0)
+    expected = layer.weight * (x - mean) / (variance + layer.eps).sqrt() + layer.bias
+    layer.given = layer.statistics(others)
+    assert close(layer(x).detach(), expected.detach())
+    for found, by_hand in zip(gradients(layer(x)), gradients(expected), strict=True):
+        assert close(found, by_hand)
+    layer.given = mean.detach(), variance.detach()
+    assert close(layer(x).detach(), expected.detach())
+    assert gradients(layer(x))[1] is None
+    layer.given = None
+    assert not close(layer(x).detach(), expected.detach())
 
 
 def test_batch_norm_of_a_single_row() -> None:

@@ -30,6 +30,7 @@ from plain import (
 )
 from pyro.distributions import OneHotCategorical
 from semipyro.inference import Objective, SemiSupervisedELBO
+from semipyro.inference.batch_norm import batch_norms, normalised_alike
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
 from torch.nn import functional
@@ -120,10 +121,10 @@ def by_plain_pass(objective: Objective, x: Tensor) -> dict[str, Tensor]:
         hook.remove()
     expected = {}
     for n, m in normed.items():
-        last, kept = calls[n][-1].flatten(0, -2), (1 - m.momentum) ** m.num_batches_tracked
-        assert len(last) == len(x)
-        expected[n + ".running_mean"] = (1 - kept) * last.mean(0)
-        expected[n + ".running_var"] = kept + (1 - kept) * last.var(0)
+        plain, kept = calls[n][0].flatten(0, -2), (1 - m.momentum) ** m.num_batches_tracked
+        assert len(plain) == len(x)
+        expected[n + ".running_mean"] = (1 - kept) * plain.mean(0)
+        expected[n + ".running_var"] = kept + (1 - kept) * plain.var(0)
     return expected
 
 
@@ -140,6 +141,32 @@ def test_statistics_come_from_one_plain_pass(name: str) -> None:
     assert all(count == (2 if n in shared else 1) for n, count in counts.items()), counts
     for n, value in expected.items():
         assert close(after[n], value), n
+
+
+@pytest.mark.parametrize("S", [1, 3])
+@pytest.mark.parametrize("name", NORMED)
+def test_training_and_evaluation_normalise_alike(name: str, S: int) -> None:
+    """Every term in training is what evaluation makes of it with the statistics of the step's plain rows.
+
+    Not so where enumerated and labelled rows go by their own.
+    """
+    objective = perceptrons(name, S=S, batch_norm=True)
+    batch = rows() if PAPERS[name].classifies else (None, None, rows()[2])
+    with normalised_alike(objective, None):
+        by_their_own = objective.terms(*batch)
+    layers = batch_norms(objective)
+    for layer in layers:
+        layer.momentum = 1.0
+    in_training = objective(*batch)
+    count = len(batch[2])
+    for layer in layers:
+        layer.running_var *= (count - 1) / count  # PyTorch keeps the unbiased variance, and normalises by the other
+    in_evaluation = objective.eval()(*batch)
+    assert in_training.keys() == in_evaluation.keys()
+    for term, value in in_training.items():
+        assert close(value, in_evaluation[term]), term
+    if (name, S) != ("m1", 1):  # whose only rows are the plain ones
+        assert not all(close(value, in_evaluation[term]) for term, value in by_their_own.items())
 
 
 @pytest.mark.parametrize("name", NORMED)

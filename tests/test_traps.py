@@ -79,9 +79,11 @@ def optimiser_step(objective: Objective, rows: Rows) -> None:
 
 
 def cancelled(objective: Objective) -> set[int]:
-    """The biases that a batch norm right after them subtracts again: they have no gradient but rounding."""
+    """The biases that a batch norm after them subtracts again: they have no gradient but rounding."""
     found = set()
     for network in objective.modules():
+        if hasattr(network, "features") and any(isinstance(layer, BatchNorm) for layer in network.modules()):
+            found.add(id(network.features.last.bias))  # deterministic features, which nothing but a network reads
         if isinstance(network, MLP):
             layers = pairwise([network.first, *network.rest])
             found |= {id(layer.bias) for layer, following in layers if isinstance(following, BatchNorm)}
