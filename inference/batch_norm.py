@@ -19,15 +19,15 @@ def batch_norms(module: nn.Module) -> list[BatchNorm]:
 
 
 @contextmanager
-def normalised_alike(module: nn.Module, plain_pass: Callable[[], object] | None) -> Iterator[None]:
+def normalised_alike(module: nn.Module, plain_pass: Callable[[], object]) -> Iterator[None]:
     """Inside, batch normalisation in training goes by the statistics of the rows of `plain_pass`, which runs first.
 
     That pass alone moves the running statistics, so that a bound is the same function in training and in evaluation.
-    Layers that it does not reach, and all of them where it is None, go by the rows that they get.
+    Layers that it does not reach go by the rows that they get.
     """
     layers = batch_norms(module)
     try:
-        if plain_pass is not None and layers and module.training:
+        if layers and module.training:
             for layer, given in statistics_of(layers, plain_pass).items():
                 layer.given = given
         for layer in layers:

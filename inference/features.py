@@ -24,7 +24,7 @@ def features(m1: Objective, x: Tensor) -> Tensor:
     q_z = [m1.guide.q_z(part) for part in x.to(module_tensor(m1)).split(ROWS)]
     try:
         return torch.cat([torch.cat([q.mean, q.stddev], 1) for q in q_z]).float().cpu()
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # as torch says that a mean has no closed form
         raise ValueError(
             "M1's q(z | x) is a flow, and features are its means and standard deviations; train M1 without a flow"
         ) from error

@@ -13,7 +13,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -167,8 +166,7 @@ class Objective(nn.Module, ABC):
             )
         if x_unlabelled is not None:
             self._check_rows(x_unlabelled, "x_unlabelled")
-        plain = self.plain_rows(x_labelled, x_unlabelled)
-        with normalised_alike(self, None if plain is None else partial(self._plain_pass, plain)):
+        with normalised_alike(self, lambda: self._pass_plainly(self.plain_rows(x_labelled, x_unlabelled))):
             terms = self.terms(x_labelled, y_labelled, x_unlabelled)
         if not terms:
             raise ValueError(f"{type(self).__name__} has nothing to compute: the rows that it reads are None")
@@ -182,10 +180,11 @@ class Objective(nn.Module, ABC):
         """
         return x_unlabelled if x_unlabelled is not None else x_labelled
 
-    def _plain_pass(self, x: Tensor) -> None:
-        """Guide and model once, with y drawn."""
-        with explained(x, "unlabelled"):
-            poutine.replay(self.model, poutine.trace(self.guide).get_trace(x))(x)
+    def _pass_plainly(self, x: Tensor | None) -> None:
+        """Guide and model once, with y drawn; nothing without rows."""
+        if x is not None:
+            with explained(x, "unlabelled"):
+                poutine.replay(self.model, poutine.trace(self.guide).get_trace(x))(x)
 
     def _check_rows(self, x: Tensor, name: str) -> None:
         check_rows(x, name)
