@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from semipyro import plots
 from semipyro.data import binarize, load
 from semipyro.inference import Objective, unit_kl
@@ -83,8 +83,11 @@ def draw_curves(records: list[Record]) -> dict[str, Figure]:
         error = [100 * (1 - value) for value in curve]
         axes.plot(range(1, len(error) + 1), error, label=name, color=f"C{place}", marker="." if len(error) < 3 else "")
     axes.set(xlabel="epoch", ylabel="validation error, %", yscale="log")
-    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        axis(StrMethodFormatter("{x:g}"))  # 20, and not 2 × 10¹
+    axes.yaxis.set(
+        major_locator=LogLocator(subs=(1, 1.2, 1.5, 2, 3, 4, 6, 8)),
+        major_formatter=StrMethodFormatter("{x:g}"),  # 20, and not 2 × 10¹
+        minor_locator=NullLocator(),
+    )
     axes.legend(frameon=False, loc="upper right")
     return {"curves": figure}
 
