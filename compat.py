@@ -1,5 +1,6 @@
 """Repairs around other packages, each with its reason; to be deleted when the reason is gone."""
 
+import warnings
 from functools import cache
 
 import torch
@@ -11,10 +12,12 @@ def mend_torchvision() -> None:
     A CUDA build of torchvision beside a CPU-only PyTorch cannot load its compiled operators, and then fails to import
     ("operator torchvision::nms does not exist", pytorch/vision issue 9085). Lightning fails with it, since torchmetrics
     imports torchvision wherever it is installed. Data sets and transforms need none of these operators, so their names
-    are declared and stay without code. Does nothing where torchvision works or is not installed.
+    are declared and stay without code. Does nothing where torchvision works or is not installed. The import brings
+    sympy, which adds a warning filter; afterwards the filters are as they were.
     """
     try:
-        import torchvision  # noqa: F401
+        with warnings.catch_warnings():
+            import torchvision  # noqa: F401
     except ImportError:
         return
     except RuntimeError as error:

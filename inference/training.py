@@ -18,9 +18,8 @@ import torch
 
 from ..compat import mend_torchvision
 
-mend_torchvision()  # before Lightning, which imports it
-
-with warnings.catch_warnings():  # the import adds filters, which joblib would carry, with Lightning, into its workers
+with warnings.catch_warnings():  # the imports add filters, which joblib would carry, with Lightning, into its workers
+    mend_torchvision()  # before Lightning, which imports it
     from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
