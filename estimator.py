@@ -29,10 +29,11 @@ from .data import Batches, batches
 from .data.labels import known_labels
 from .files import write_whole
 from .inference import Objective, check_fit_settings, fit, log_likelihood, sample
-from .inference.class_samples import sample_classes
-from .inference.evaluation import DRAWS, ROWS, evaluating
-from .inference.features import draw_features, features
-from .inference.noise import SameNoise
+from .inference.evaluation.features import draw_features, features
+from .inference.evaluation.measures import DRAWS, ROWS
+from .inference.evaluation.same_noise import SameNoise
+from .inference.evaluation.sampling import sample_classes
+from .modules import evaluating
 from .papers import CLASSIFYING, PAPERS
 
 CLUSTERING = ("gm-dgm", "agm-dgm")  # rows that find classes without any label
@@ -95,7 +96,7 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         classes_: the labels, sorted, and after them the extra classes: the next integers from 0 on, or "extra 1", …
         likelihood_: "bernoulli" or "normal".
         objective_: the trained objective, with its model and its guide.
-        history_: one mapping per epoch, as `inference.fit` returns them; in nats of standardised rows.
+        history_: one mapping per epoch, as `inference.training.fit` returns them; in nats of standardised rows.
         n_iter_: the number of epochs.
         n_features_in_, feature_names_in_: as everywhere in scikit-learn.
 

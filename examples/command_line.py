@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 from semipyro.distributions import ACTIVATIONS, FLOWS, LIKELIHOODS
 from semipyro.files import write_whole
-from semipyro.inference.checkpoint import differences, read_checkpoint
-from semipyro.inference.fit import DEVICES
-from semipyro.inference.precision import PRECISIONS
+from semipyro.inference.training.checkpoint import differences, read_checkpoint
+from semipyro.inference.training.fit import DEVICES
+from semipyro.inference.training.precision import PRECISIONS
 
 WEIGHTS = {
     "labelled_weight": "weight of the mean labelled bound beside the unlabelled",

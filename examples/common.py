@@ -31,8 +31,8 @@ from semipyro.inference import (
     load_weights,
     unit_kl,
 )
-from semipyro.inference.evaluation import evaluating
-from semipyro.inference.precision import computing_device, network_precision
+from semipyro.inference.training.precision import computing_device, network_precision
+from semipyro.modules import evaluating
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
 

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from semipyro import plots
 from semipyro.data import Split, batches
 from semipyro.inference import Objective, sample
-from semipyro.inference.features import draw_features, features
+from semipyro.inference.evaluation.features import draw_features, features
 from semipyro.papers import PAPERS
 from semipyro.papers import SEMI_SUPERVISED_WEIGHTS as WEIGHTS
 from torch import Tensor

@@ -51,7 +51,7 @@ from semipyro.inference import (
     cross_entropy,
     match_dimensions,
 )
-from semipyro.inference.inverted import GRADIENTS
+from semipyro.inference.objectives.inverted import GRADIENTS
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
 from torch.nn.functional import one_hot

@@ -1,24 +1,42 @@
-"""Objectives, `fit` and evaluation: they know model and guide by their contract, never a paper."""
+"""Objectives, evaluation and training: they know model and guide by their contract, never a paper."""
 
-from .adversarial import AdversarialELBO
-from .checkpoint import load_weights
-from .cluster_aware import ClusterAwareELBO, cascade
-from .clusters import (
+import sys
+
+from .comparison import Comparison, compare_guides, compare_objectives
+from .evaluation import (
+    accuracy,
+    active_units,
     canonical_images,
     classes_used,
     cluster_accuracy,
     cluster_map,
+    component_kl,
     cross_entropy,
+    evaluate,
+    log_likelihood,
     match_dimensions,
+    sample,
+    unit_kl,
+    unit_kl_by_cluster,
 )
-from .comparison import Comparison, compare_guides, compare_objectives
-from .elbo import ELBO
-from .evaluation import accuracy, evaluate, log_likelihood, sample
-from .fit import check_fit_settings, fit
-from .inverted import InvertedELBO
-from .objective import Objective
-from .semi_supervised import SemiSupervisedELBO
-from .units import active_units, component_kl, unit_kl, unit_kl_by_cluster
+from .objectives import (
+    ELBO,
+    AdversarialELBO,
+    ClusterAwareELBO,
+    InvertedELBO,
+    Objective,
+    SemiSupervisedELBO,
+    adversarial,
+    cascade,
+    cluster_aware,
+    elbo,
+    inverted,
+    semi_supervised,
+)
+from .training import check_fit_settings, fit, load_weights
+
+for _objective in (adversarial, cluster_aware, elbo, inverted, semi_supervised):  # where pickles of 0.1 look for them
+    sys.modules[_objective.__name__.replace(".objectives", "")] = _objective
 
 __all__ = [
     "ELBO",

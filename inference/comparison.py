@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks import check_rows
 from .evaluation import accuracy, evaluate, log_likelihood
-from .fit import Batch, fit
-from .objective import Objective
-from .semi_supervised import SemiSupervisedELBO
+from .objectives import Objective, SemiSupervisedELBO
+from .objectives.checks import check_rows
+from .training import Batch, fit
 
 Row = dict[str, Any]
 DECIMALS = {"accuracy": 3, "seconds_per_step": 4}

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from pyro.distributions import OneHotCategorical
 from torch import Tensor
 
-from ..inference.clusters import probabilities
+from ..inference.evaluation.clusters import probabilities
 from .common import UNLABELLED, check_rows, class_labels, names_of_classes, new_figure, to_numpy
 
 MOST_CLASSES_WITH_NUMBERS = 20

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from pyro import poutine
 from torch import Tensor, nn
 
-from ..inference.evaluation import evaluating, module_tensor, sample
+from ..inference.evaluation import sample
+from ..modules import evaluating, module_tensor
 from .grid import image_grid
 
 MOST_SLIDERS = 12

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..inference.evaluation import evaluating
+from ..modules import evaluating
 from .common import (
     Encoder,
     add_legend,

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from ..inference.evaluation import evaluating, module_tensor, sample
+from ..inference.evaluation import sample
+from ..modules import evaluating, module_tensor
 from .common import Encoder, class_labels, names_of_classes, new_figure, scatter_classes, to_numpy
 from .mosaic import check_images, gap_between, mosaic
 

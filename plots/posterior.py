@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from pyro import poutine
 from torch import Tensor, nn
 
-from ..inference.checks import check_one_hot, check_rows
-from ..inference.evaluation import evaluating
+from ..inference.objectives.checks import check_one_hot, check_rows
+from ..modules import evaluating
 from .common import new_figure, to_numpy
 from .mesh import Box
 

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from pyro import poutine
 from torch import Tensor, nn
 
-from ..inference.evaluation import evaluating, sample
+from ..inference.evaluation import sample
+from ..modules import evaluating
 from .common import add_legend, check_rows, new_figure, to_numpy
 from .grid import check_shape, draw_grid
 from .mosaic import draw_mosaic

@@ -9,7 +9,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from ..inference.evaluation import evaluating, module_tensor, sample
+from ..inference.evaluation import sample
+from ..modules import evaluating, module_tensor
 from .common import (
     Encoder,
     add_legend,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from plain import close, gradients, networks, perceptrons, rows
 from semipyro.inference import Objective
-from semipyro.inference.batch_norm import batch_norms, normalised_alike
+from semipyro.inference.objectives.batch_norm import batch_norms, normalised_alike
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
 

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import Normal, OneHotCategorical
 from semipyro.distributions import BoundedNormalNet, NormalNet
 from semipyro.guides import M2Guide
-from semipyro.inference.clusters import (
+from semipyro.inference.evaluation.clusters import (
     canonical_images,
     classes_used,
     cluster_accuracy,
@@ -18,7 +18,7 @@ from semipyro.inference.clusters import (
     log_probabilities,
     match_dimensions,
 )
-from semipyro.inference.evaluation import accuracy
+from semipyro.inference.evaluation.measures import accuracy
 from semipyro.models import M2
 from torch import nn
 from torch.nn import functional
@@ -63,7 +63,7 @@ def test_a_cluster_is_mapped_to_its_majority_class():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_map_and_accuracy_are_those_of_brute_force(seed, monkeypatch):
-    monkeypatch.setattr("semipyro.inference.clusters.ROWS", 7)  # in several chunks
+    monkeypatch.setattr("semipyro.inference.evaluation.clusters.ROWS", 7)  # in several chunks
     draw = torch.Generator().manual_seed(seed)
     clusters = torch.randint(0, 6, (50,), generator=draw).tolist()
     labels = torch.randint(-1, 4, (50,), generator=draw).tolist()
@@ -200,7 +200,7 @@ class Parts(nn.Module):
 
 @pytest.mark.parametrize("bounded", [False, True])
 def test_canonical_images_are_those_of_each_class_at_the_mean_of_z(bounded, monkeypatch):
-    monkeypatch.setattr("semipyro.inference.clusters.ROWS", 4)
+    monkeypatch.setattr("semipyro.inference.evaluation.clusters.ROWS", 4)
     q_z = BoundedNormalNet((5, 3), 2, -1.5, 1.5, hidden=(8,)) if bounded else NormalNet((5, 3), 2, hidden=(8,))
     model, guide = M2(p_x=Parts(), y_dim=3, z_dim=2), M2Guide(q_y=NormalNet((5,), 3), q_z=q_z)
     x, y = torch.rand(10, 5), torch.eye(3)[torch.randint(0, 3, (10,))]
@@ -234,7 +234,7 @@ def test_chunks_change_nothing(monkeypatch):
     network, x, y = Network(), torch.randn(50, 6), torch.randint(0, 4, (50,))
     measures = (cluster_accuracy, cross_entropy, lambda f, x, y: classes_used(f, x))
     whole = [measure(network, x, y) for measure in measures]
-    monkeypatch.setattr("semipyro.inference.clusters.ROWS", 3)
+    monkeypatch.setattr("semipyro.inference.evaluation.clusters.ROWS", 3)
     assert [measure(network, x, y) for measure in measures] == pytest.approx(whole, rel=1e-6)
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from pyro.distributions import Normal, OneHotCategorical
-from semipyro.inference.class_samples import sample_classes
-from semipyro.inference.features import draw_features, features
-from semipyro.inference.noise import SameNoise
+from semipyro.inference.evaluation.features import draw_features, features
+from semipyro.inference.evaluation.same_noise import SameNoise
+from semipyro.inference.evaluation.sampling import sample_classes
 from semipyro.papers import PAPERS
 
 
@@ -24,7 +24,7 @@ class Copy(torch.nn.Module):
 
 
 def test_a_class_that_never_comes_up(monkeypatch):
-    monkeypatch.setattr("semipyro.inference.class_samples.ROUNDS", 2)
+    monkeypatch.setattr("semipyro.inference.evaluation.sampling.ROUNDS", 2)
     model = PAPERS["latent-classifier"].build(1, 3, z_dim=1, hidden=(3,), likelihood="normal").model
     model.p_y, model.p_x = Sign(), Copy()
     with pytest.raises(ValueError, match="hardly ever draws class number 2: too few in 4,000 rows"):

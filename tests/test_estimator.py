@@ -15,7 +15,7 @@ from semipyro.data import batches
 from semipyro.distributions import FlowNet
 from semipyro.estimator import CLUSTERING, SemiSupervisedClassifier, _hold_out
 from semipyro.inference import fit, log_likelihood
-from semipyro.inference.noise import SameNoise
+from semipyro.inference.evaluation.same_noise import SameNoise
 from semipyro.papers import CLASSIFYING, PAPERS
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV

@@ -26,8 +26,7 @@ from pyro.distributions import Bernoulli, Normal, OneHotCategorical
 from semipyro.distributions import BernoulliNet, StandardNormal
 from semipyro.guides import ADGMGuide, CaGeMGuide, M2Guide
 from semipyro.inference import Objective, accuracy, cascade, evaluate, log_likelihood, sample
-from semipyro.inference.enumeration import class_weights
-from semipyro.inference.evaluation import evaluating, owner_of
+from semipyro.inference.objectives.enumeration import class_weights
 from semipyro.models import (
     ADGM,
     AGMDGM,
@@ -39,6 +38,7 @@ from semipyro.models import (
     LatentClassifier,
     SimplifiedLatentClassifier,
 )
+from semipyro.modules import evaluating, owner_of
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
 
@@ -430,7 +430,7 @@ def test_sample_is_seeded_and_keeps_modes(name: str) -> None:
 def test_evaluate_is_the_mean_over_all_rows_and_over_the_labelled_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """In chunks, without noise (the draw is the mean): equal to one call on all rows, and on those with a label."""
     monkeypatch.setattr(Normal, "rsample", lambda self, shape=(): self.loc.expand(self.batch_shape))
-    monkeypatch.setattr("semipyro.inference.evaluation.BOUND_ROWS", 3)
+    monkeypatch.setattr("semipyro.inference.evaluation.measures.BOUND_ROWS", 3)
     objective = PAPERS["m2"].build(5, 3, z_dim=2, hidden=(4,))
     x, other = torch.rand(10, 5), torch.rand(10, 5)
     y = torch.tensor([0, -1, 2, 1, -1, -1, 0, 2, 1, -1])

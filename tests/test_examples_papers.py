@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from semipyro import plots
 from semipyro.data import binarize, load
 from semipyro.inference import accuracy, evaluate
-from semipyro.inference.checkpoint import objective_state, read_checkpoint
+from semipyro.inference.training.checkpoint import objective_state, read_checkpoint
 from semipyro.papers import PAPERS
 from test_examples import EXAMPLES, complaints, files, leave_figures_empty, numbers, summary, times
 

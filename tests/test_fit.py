@@ -16,8 +16,9 @@ import pytest
 import torch
 from semipyro.data import batches, load, mask_labels
 from semipyro.distributions import MLP
-from semipyro.inference import ELBO, Objective, accuracy, evaluate, fit, load_weights, precision
-from semipyro.inference.precision import network_precision
+from semipyro.inference import ELBO, Objective, accuracy, evaluate, fit, load_weights
+from semipyro.inference.training import precision
+from semipyro.inference.training.precision import network_precision
 from semipyro.papers import PAPERS
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset

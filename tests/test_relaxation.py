@@ -11,7 +11,7 @@ from pyro.distributions import OneHotCategorical
 from semipyro.distributions import (
     GreyBernoulli,
 )
-from semipyro.inference.relaxation import RelaxLabels, StraightThrough, StraightThroughBernoulli, smoothed
+from semipyro.inference.objectives.relaxation import RelaxLabels, StraightThrough, StraightThroughBernoulli, smoothed
 from test_mlp import close
 from torch import Tensor
 

@@ -9,7 +9,7 @@ from pyro.distributions import Normal, OneHotCategorical, TransformedDistributio
 from pyro.infer import Trace_ELBO
 from semipyro.distributions import BlockNormalNet, BoundedNormalNet, CategoricalNet, NormalNet, UniformBox
 from semipyro.guides import ADGMGuide, CaGeMGuide, LatentClassifierGuide, M2Guide, VAEGuide
-from semipyro.inference.units import active_units, component_kl, unit_kl, unit_kl_by_cluster
+from semipyro.inference.evaluation.units import active_units, component_kl, unit_kl, unit_kl_by_cluster
 from semipyro.models import ADGM, GMDGM, M2, VAE, CaGeM, LatentClassifier
 from torch import nn
 
@@ -71,7 +71,7 @@ def x_and_y(rows=20):
 
 
 def test_a_vae_is_the_textbooks_formula(monkeypatch):
-    monkeypatch.setattr("semipyro.inference.units.BOUND_ROWS", 7)  # in chunks of unlike size
+    monkeypatch.setattr("semipyro.inference.evaluation.units.BOUND_ROWS", 7)  # in chunks of unlike size
     model, guide = vae()
     x, _ = x_and_y()
     m, s = moments(guide.q_z(x))
@@ -206,7 +206,7 @@ def test_the_one_draw_estimate_has_the_mean_of_the_closed_form(monkeypatch):
     model, guide = gmdgm()
     x, y = torch.rand(1, D), one_hot([2])
     exact = unit_kl(model, guide, x, y=y)
-    monkeypatch.setattr("semipyro.inference.units.kl_divergence", unknown)
+    monkeypatch.setattr("semipyro.inference.evaluation.units.kl_divergence", unknown)
     draws = torch.stack([unit_kl(model, guide, x.expand(500, D), y=y.expand(500, K)) for _ in range(20)])
     assert ((draws.mean(0) - exact).abs() < SIGMAS * draws.std(0) / 20**0.5).all()
 
@@ -215,7 +215,7 @@ def test_the_one_draw_estimate_has_the_mean_of_the_closed_form(monkeypatch):
 
 
 def test_by_cluster_is_the_mean_of_each_cluster_under_its_own_y(monkeypatch):
-    monkeypatch.setattr("semipyro.inference.units.BOUND_ROWS", 7)
+    monkeypatch.setattr("semipyro.inference.evaluation.units.BOUND_ROWS", 7)
     model, guide = gmdgm()
     x, _ = x_and_y(40)
     clusters = torch.arange(40) % 2 * 2  # cluster 1 stays empty
@@ -291,7 +291,7 @@ class Encodes(nn.Module):
 
 
 def test_active_units_are_those_whose_mean_moves(monkeypatch):
-    monkeypatch.setattr("semipyro.inference.units.ROWS", 3)
+    monkeypatch.setattr("semipyro.inference.evaluation.units.ROWS", 3)
     x = torch.tensor([[-1.0], [1.0]]).repeat(5, 4)  # variance 1
     guide = Encodes([0.0, 0.0999, 0.1001, 2.0]).train()
     assert active_units(guide, x + 7) == 2

@@ -8,7 +8,7 @@ import torch
 from common import make_objective, make_task, test_rows, train
 from matplotlib.figure import Figure
 from semipyro.inference import accuracy, cascade, evaluate, log_likelihood, unit_kl
-from semipyro.inference.precision import computing_device
+from semipyro.inference.training.precision import computing_device
 from semipyro.plots.common import new_figure
 
 from .base import (

@@ -15,7 +15,7 @@ import torch
 from command_line import write_json
 from common import versions
 from semipyro.files import write_whole
-from semipyro.inference.precision import network_precision
+from semipyro.inference.training.precision import network_precision
 
 from .base import Cell, Experiment, Record, Settings
 

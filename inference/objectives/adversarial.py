@@ -15,7 +15,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from .objective import explained
+from .base import explained
 from .semi_supervised import SemiSupervisedELBO
 
 

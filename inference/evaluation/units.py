@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 from torch.nn import functional
 
-from ..distributions.parts import Blocks
-from .checks import check_labels, check_one_hot, check_rows
+from ...distributions.parts import Blocks
+from ...modules import evaluating, module_tensor
+from ..objectives.checks import check_labels, check_one_hot, check_rows
 from .clusters import Classifier, probabilities
-from .evaluation import BOUND_ROWS, ROWS, evaluating, module_tensor
+from .measures import BOUND_ROWS, ROWS
 
 
 def unit_kl(model: nn.Module, guide: nn.Module, x: Tensor, *, site: str = "z", y: Tensor | None = None) -> Tensor:

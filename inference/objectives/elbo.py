@@ -5,7 +5,7 @@ loss = −mean_n ELBO(x_n)
 
 from torch import Tensor
 
-from .objective import Objective
+from .base import Objective
 
 
 class ELBO(Objective):

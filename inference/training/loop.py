@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..compat import mend_torchvision
+from ...compat import mend_torchvision
 
 with warnings.catch_warnings():  # the imports add filters, which joblib would carry, with Lightning, into its workers
     mend_torchvision()  # before Lightning, which imports it
@@ -26,10 +26,11 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm.auto import tqdm
 
-from ..distributions import MLP
-from ..files import write_whole
-from .evaluation import evaluate, module_tensor
-from .objective import Objective
+from ...distributions import MLP
+from ...files import write_whole
+from ...modules import module_tensor
+from ..evaluation import evaluate
+from ..objectives import Objective
 from .precision import network_precision
 
 Row = dict[str, float]

@@ -11,7 +11,7 @@ from pyro.distributions import RelaxedOneHotCategorical, transforms
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ..distributions import GreyBernoulli
+from ...distributions import GreyBernoulli
 
 
 class RelaxLabels(Messenger):

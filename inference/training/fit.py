@@ -23,13 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...modules import module_tensor
+from ..evaluation.measures import check_validation, evaluate
+from ..objectives import Objective
 from .checkpoint import check_settings, check_weights, load_weights, objective_state, read_checkpoint
-from .evaluation import check_validation, evaluate, module_tensor
-from .objective import Objective
 from .precision import PRECISIONS
 
 if TYPE_CHECKING:
-    from .training import Training
+    from .loop import Training
 
 Batch = tuple[Tensor | None, Tensor | None, Tensor | None]
 DEVICES = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "mps": "mps"}
@@ -132,7 +133,7 @@ def fit(
         folder = _folder(out, resume, alone=str(devices) == "1", keep=restore_best, stack=stack)
         checkpoint = _to_resume(objective, compared, folder, epochs) if resume else None
 
-        from .training import Training, run  # Lightning takes seconds to import
+        from .loop import Training, run  # Lightning takes seconds to import
 
         training = Training(
             objective, batches, epochs=epochs, validation=validation, validation_bound_x=validation_bound_x,

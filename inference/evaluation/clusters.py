@@ -17,9 +17,11 @@ from pyro import poutine
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
-from ..distributions import central_value
-from .checks import check_labels, check_one_hot, check_rows
-from .evaluation import ROWS, evaluating, module_tensor, sample
+from ...distributions import central_value
+from ...modules import evaluating, module_tensor
+from ..objectives.checks import check_labels, check_one_hot, check_rows
+from .measures import ROWS
+from .sampling import sample
 
 Classifier = Callable[[Tensor], OneHotCategorical]
 

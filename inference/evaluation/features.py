@@ -6,8 +6,9 @@
 import torch
 from torch import Tensor
 
-from .evaluation import ROWS, module_tensor
-from .objective import Objective
+from ...modules import module_tensor
+from ..objectives import Objective
+from .measures import ROWS
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .base import Objective, explained
 from .enumeration import class_weights
-from .objective import Objective, explained
 
 
 class SemiSupervisedELBO(Objective):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from ..distributions.mlp import BatchNorm
+from ...distributions.mlp import BatchNorm
 
 
 def batch_norms(module: nn.Module) -> list[BatchNorm]:

@@ -21,9 +21,9 @@ from pyro.distributions import OneHotCategorical
 from pyro.infer.util import validation_enabled
 from torch import Tensor, nn
 
-from ..distributions import averaged
+from ...distributions import averaged
+from .base import Objective, explained
 from .batch_norm import statistics_detached
-from .objective import Objective, explained
 
 
 class ClusterAwareELBO(Objective):

@@ -16,7 +16,7 @@ import torch
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
-from .objective import Objective, explained
+from .base import Objective, explained
 from .relaxation import RelaxLabels, StraightThrough, smoothed
 
 GRADIENTS = ("detached", "score", "relaxed")

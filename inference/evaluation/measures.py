@@ -1,59 +1,26 @@
-"""Measures of a trained model: its bounds, accuracy, the importance-weighted bound, and samples.
+"""Measures of a trained model: its bounds, accuracy, and the importance-weighted bound.
 
 Nothing here is differentiated or depends on a paper: a classifier is any callable x → `OneHotCategorical`, a model and
 a guide are anything that keeps the contract.
 """
 
-import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any
 
 import torch
-from pyro import poutine
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .checks import check_labels, check_one_hot, check_rows
-from .enumeration import class_weights
-from .objective import Objective
+from ...modules import evaluating, module_tensor
+from ..objectives import Objective
+from ..objectives.checks import check_labels, check_rows
+from ..objectives.enumeration import class_weights
 
 ROWS = 2_000  # rows of one call of a classifier
 BOUND_ROWS = 1_000  # rows of one call of an objective
 DRAWS = 100_000  # rows times samples times classes of one call of a decoder
-
-
-@contextmanager
-def evaluating(*things: object) -> Iterator[None]:
-    """Modules, or those that given methods belong to, in evaluation mode and without gradients; restored afterwards."""
-    owners = [owner_of(thing) for thing in things]
-    parts = [part for owner in owners if isinstance(owner, nn.Module) for part in owner.modules()]
-    modes = [part.training for part in parts]
-    try:
-        for part in parts:
-            part.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode
-
-
-def owner_of(thing: object) -> object:
-    """The module that a method, or a method with some arguments given, belongs to; anything else is its own."""
-    while isinstance(thing, functools.partial):
-        thing = thing.func
-    return getattr(thing, "__self__", thing)
-
-
-def module_tensor(thing: object) -> Tensor:
-    """The first parameter or buffer of floats of a module, or a method's, for its device and type; else a default."""
-    module = owner_of(thing)
-    tensors = (*module.parameters(), *module.buffers()) if isinstance(module, nn.Module) else ()
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
 
 def accuracy(classifier: Callable[[Tensor], OneHotCategorical], x: Tensor, y: Tensor) -> float:
@@ -157,46 +124,6 @@ def log_likelihood(model: nn.Module, guide: nn.Module, x: Tensor, *, num_samples
         return torch.cat([_log_mean_weight(model, guide, part, num_samples, draws) for part in parts])
 
 
-def sample(
-    model: nn.Module,
-    n: int,
-    y: Tensor | None = None,
-    *,
-    latents: Mapping[str, Tensor] | None = None,
-    mean: bool = False,
-) -> Tensor:
-    """n draws of x from the model run forward, (n, D).
-
-    Args:
-        model: p, called as `model(x)`.
-        n: how many.
-        y: one-hot (n, K) classes; None to draw them.
-        latents: values of other sites, by name, such as {"z": (n, L)}.
-        mean: return the mean of p(x | …) given the latents, and not a draw.
-
-    Raises:
-        ValueError: n is not a positive integer, y or a latent does not have n rows, or the model has no such site.
-    """
-    if not isinstance(n, Integral) or n < 1:
-        raise ValueError(f"n must be a positive integer, got {n!r}")
-    if y is not None:
-        check_one_hot(y, "y", rows=n, num_classes=getattr(model, "y_dim", None))
-    like = module_tensor(model)
-    given = {
-        name: value.to(like.device) for name, value in {**(latents or {}), **({} if y is None else {"y": y})}.items()
-    }
-    for name, value in given.items():
-        if len(value) != n:
-            raise ValueError(f"{name} has {len(value)} rows, but n = {n}")
-    forward = poutine.condition(poutine.uncondition(model), data=given)
-    with evaluating(model):
-        nodes: Any = poutine.trace(forward).get_trace(like.new_empty(n, 0)).nodes
-    if unknown := given.keys() - nodes.keys():
-        raise ValueError(f"the model has no site {' or '.join(sorted(unknown))}, only {', '.join(_sites(nodes))}")
-    site = nodes["x"]
-    return site["fn"].mean if mean else site["value"]
-
-
 def _mean_terms(objective: Objective, parts: Sequence[tuple[Tensor | None, ...]]) -> dict[str, float]:
     """Each term's mean over all rows of the parts."""
     sums: dict[str, float] = {}
@@ -207,10 +134,6 @@ def _mean_terms(objective: Objective, parts: Sequence[tuple[Tensor | None, ...]]
         for name, term in objective.terms(*part).items():
             sums[name] = sums.get(name, 0.0) + rows * term.item()
     return {name: total / count for name, total in sums.items()}
-
-
-def _sites(nodes: Mapping[str, Any]) -> list[str]:
-    return [name for name, node in nodes.items() if node["type"] == "sample" and name != "data"]
 
 
 def _num_classes(model: nn.Module, guide: nn.Module, x: Tensor) -> int:
