@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SUMMARIES = sorted((ROOT / "results").rglob("summary.json"))
 M2 = [path for path in SUMMARIES if json.loads(path.read_text())["paper"] == "m2"]
 OTHERS = [path for path in SUMMARIES if path not in M2]

@@ -19,7 +19,7 @@ from semipyro import plots
 from semipyro.data import load
 from semipyro.inference import evaluate
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SMALL = ["--hidden", "12", "--z-dim", "3", "--batch-size", "300", "--learning-rate", "0.03"]
 FIGURES = ["analogies", "class_samples", "confusion_matrix", "latent_pca", "latent_tsne", "training_curves"]
 RUN = ["best.ckpt", "last.ckpt", *(f"{name}.png" for name in FIGURES), "metrics.csv", "settings.json", "summary.json"]
