@@ -7,6 +7,14 @@ import torch
 from torch import Tensor
 
 
+class PushedForward(ABC):
+    """A distribution of f(u) that can carry any u through f."""
+
+    @abstractmethod
+    def push(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """f(u), (..., L), and log |det ∂f / ∂u|, (...)."""
+
+
 class ScoredAsDrawn(ABC):
     """`rsample` keeps the last draw and its log-density; `log_prob` of that very tensor is the kept one.
 

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.distributions import Transform
 
 from .conditionals import NormalNet
-from .drawn import ScoredAsDrawn
+from .drawn import PushedForward, ScoredAsDrawn
 from .mlp import MLP
 
 
-class Flow(ScoredAsDrawn, TransformedDistribution):
+class Flow(ScoredAsDrawn, PushedForward, TransformedDistribution):
     """The distribution of f(u). A draw is scored by what it was made from, as most transforms have no cheap inverse."""
 
     def draw(self, sample_shape: torch.Size) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,7 @@ from common import (
 from matplotlib.figure import Figure
 from pyro.distributions import OneHotCategorical
 from semipyro import plots
+from semipyro.contract import Guide
 from semipyro.inference import (
     Objective,
     accuracy,
@@ -204,9 +205,9 @@ def measure(objective: Objective, task: Task, dimensions: Tensor) -> dict[str, f
 class Matched(nn.Module):
     """The guide's classifier with its dimensions in the order of the classes."""
 
-    guide: Any
+    guide: Guide
 
-    def __init__(self, guide: nn.Module, dimensions: Tensor) -> None:
+    def __init__(self, guide: Guide, dimensions: Tensor) -> None:
         super().__init__()
         self.guide = guide
         self.dimensions = dimensions

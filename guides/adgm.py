@@ -27,6 +27,8 @@ class ADGMGuide(nn.Module):
         q_z: conditional q(z | a, y, x), called as `q_z(a, y, x)`.
     """
 
+    latents = ("z", "a")
+
     def __init__(self, *, q_a: nn.Module, q_y: nn.Module, q_z: nn.Module) -> None:
         super().__init__()
         self.q_a = q_a

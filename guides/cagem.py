@@ -25,6 +25,8 @@ class CaGeMGuide(nn.Module):
         q_z2: conditional q(z2 | x, y, z1), called as `q_z2(x, y, z1)`.
     """
 
+    latents = ("z2", "z1")
+
     def __init__(self, *, q_z1: nn.Module, q_y: nn.Module, q_z2: nn.Module) -> None:
         super().__init__()
         self.q_z1 = q_z1

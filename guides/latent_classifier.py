@@ -28,11 +28,19 @@ class LatentClassifierGuide(nn.Module):
         tight: leave y to the model.
     """
 
+    declared_settings = ("tight",)
+    latents = ("z",)
+
     def __init__(self, *, q_z: nn.Module, p_y: nn.Module, tight: bool = False) -> None:
         super().__init__()
         self.q_z = q_z
         self.p_y = p_y
         self.tight = tight
+
+    @property
+    def leaves_y_to_model(self) -> bool:
+        """Where y is not given, the model sums it inside the logarithm if the bound is the tight one."""
+        return self.tight
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         """Samples z; enumerates y where it is not given, unless the bound is the tight one."""

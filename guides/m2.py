@@ -24,6 +24,8 @@ class M2Guide(nn.Module):
         q_z: conditional q(z | x, y), called as `q_z(x, y)`.
     """
 
+    latents = ("z",)
+
     def __init__(self, *, q_y: nn.Module, q_z: nn.Module) -> None:
         super().__init__()
         self.q_y = q_y

@@ -22,6 +22,8 @@ class VAEGuide(nn.Module):
         q_z: conditional q(z | x), called as `q_z(x)`.
     """
 
+    latents = ("z",)
+
     def __init__(self, *, q_z: nn.Module) -> None:
         super().__init__()
         self.q_z = q_z

@@ -8,11 +8,15 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from .. import contract
+from ..checks import check_counts
+from ..contract import Guide, Model
 from .evaluation import accuracy, evaluate, log_likelihood
 from .objectives import Objective, SemiSupervisedELBO
 from .objectives.checks import check_rows
+from .objectives.kl_weight import weighted_by
 from .training import Batch, fit
 
 Row = dict[str, Any]
@@ -42,11 +46,11 @@ class Comparison:
 
 
 def compare_guides(
-    model: nn.Module,
-    guides: Mapping[str, nn.Module],
+    model: Model,
+    guides: Mapping[str, Guide],
     batches: Iterable[Batch],
     *,
-    objective: Callable[[nn.Module, nn.Module], Objective] = SemiSupervisedELBO,
+    objective: Callable[[Model, Guide], Objective] = SemiSupervisedELBO,
     **settings: Any,
 ) -> Comparison:
     """Trains each guide with the same budget, from the same start of the model, and compares what they reach.
@@ -112,8 +116,7 @@ def compare_objectives(
     check_rows(measured_x, "bound_x")
     if not objectives:
         raise ValueError("there is nothing to compare; give at least one guide by name, such as {'diagonal': guide}")
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, got {draws}")
+    check_counts(draws=draws)
     rows: list[Row] = []
     trained: dict[str, Objective] = {}
     with torch.random.fork_rng():
@@ -123,9 +126,10 @@ def compare_objectives(
             history = fit(own, its_batches, epochs=epochs, **fit_settings)
             torch.manual_seed(seed)
             found = _bounds(own, measured_x, num_samples, draws)
-            if y is not None and hasattr(own.guide, "classify"):
+            if y is not None and contract.classifies(own.guide):
                 torch.manual_seed(seed)
-                found["accuracy"] = accuracy(partial(own.guide.classify, num_samples=num_samples), x, y)
+                classify = contract.classifier(own.guide)
+                found["accuracy"] = accuracy(partial(classify, num_samples=num_samples), x, y)
             rows.append({"guide": name, **found, **_cost(history, own.guide, its_batches)})
             trained[name] = own
     return Comparison(rows, trained)
@@ -139,16 +143,11 @@ def _bounds(objective: Objective, x: Tensor, num_samples: int, draws: int) -> Ro
 
 def _bound(objective: Objective, x: Tensor, draws: int, kl_weight: float) -> float:
     """The mean bound under a weight of the KL terms, with the same noise for every weight."""
-    usual = objective.kl_weight.clone()
-    with torch.random.fork_rng():
-        try:
-            objective.kl_weight.fill_(kl_weight)
-            return sum(evaluate(objective, x)["unlabelled"] for _ in range(draws)) / draws
-        finally:
-            objective.kl_weight.copy_(usual)
+    with torch.random.fork_rng(), weighted_by(objective.kl_weight, kl_weight):
+        return sum(evaluate(objective, x)["unlabelled"] for _ in range(draws)) / draws
 
 
-def _cost(history: list[dict[str, float]], guide: nn.Module, batches: Iterable[Batch]) -> Row:
+def _cost(history: list[dict[str, float]], guide: Guide, batches: Iterable[Batch]) -> Row:
     steps = len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
     seconds = median(row["seconds"] for row in history)
     return {

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from typing import Protocol
 
 import matplotlib
 import numpy as np
@@ -15,13 +14,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 UNLABELLED = -1
-
-
-class Encoder(Protocol):
-    """What the figures ask of a guide."""
-
-    def encode(self, x: Tensor, site: str | None = None) -> Tensor:
-        """The posterior mean (N, L) of the main latent, or of another by name."""
 
 
 class NotebookFigure(Figure):

@@ -1,13 +1,13 @@
 """Which classes a classifier takes for which."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pyro.distributions import OneHotCategorical
 from torch import Tensor
 
+from ..contract import Classifier
 from ..inference.evaluation.clusters import probabilities
 from .common import UNLABELLED, check_rows, class_labels, names_of_classes, new_figure, to_numpy
 
@@ -15,7 +15,7 @@ MOST_CLASSES_WITH_NUMBERS = 20
 
 
 def confusion_matrix(
-    classifier: Callable[[Tensor], OneHotCategorical],
+    classifier: Classifier,
     x: Tensor,
     y: Tensor,
     *,

@@ -119,7 +119,7 @@ def _draw_images(axes: Axes, images: np.ndarray, cells: list[tuple[int, float]])
 
 
 def _draw_vectors(axes: Axes, vectors: np.ndarray, cells: list[tuple[int, float]]) -> None:
-    low, high = float(vectors.min()), float(vectors.max())
+    low, high = float(np.nanmin(vectors)), float(np.nanmax(vectors))
     across = np.linspace(2 * PADDING, 1 - 2 * PADDING, vectors.shape[1])
     heights = (vectors - low) / ((high - low) or 1.0)  # (n, D), from 0 at the bottom of a cell to 1 at its top
     for values, (row, left) in zip(heights, cells, strict=False):

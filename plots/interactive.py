@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..contract import Model
 from ..inference.evaluation import sample
 from ..modules import evaluating, module_tensor
 from .grid import image_grid
@@ -20,7 +21,7 @@ PICTURE_DPI = 400  # a single picture is small in inches
 
 
 def latent_sliders(
-    model: nn.Module,
+    model: Model,
     shape: tuple[int, ...],
     *,
     num_classes: int | None = None,
@@ -121,7 +122,7 @@ def _ipywidgets() -> Any:
     return ipywidgets
 
 
-def _start(model: nn.Module, site: str, start: Tensor | None) -> Tensor:
+def _start(model: Model, site: str, start: Tensor | None) -> Tensor:
     """A copy of the values to start at."""
     with evaluating(model):
         nodes: Any = poutine.trace(model).get_trace(module_tensor(model).new_empty(1, 0)).nodes
@@ -134,7 +135,7 @@ def _start(model: nn.Module, site: str, start: Tensor | None) -> Tensor:
     return values
 
 
-def _picture(model: nn.Module, latents: dict[str, Tensor], y: Tensor | None, shape: tuple[int, ...]) -> Figure:
+def _picture(model: Model, latents: dict[str, Tensor], y: Tensor | None, shape: tuple[int, ...]) -> Figure:
     like = module_tensor(model)
     latents = {name: value.to(like) for name, value in latents.items()}
     image = sample(model, 1, None if y is None else y.to(like), latents=latents, mean=True)

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..contract import Guide, encode
 from ..modules import evaluating
 from .common import (
-    Encoder,
     add_legend,
     by_class,
     check_rows,
@@ -24,7 +24,7 @@ METHODS = ("pca", "tsne")
 
 
 def latent_space(
-    guide: Encoder,
+    guide: Guide,
     x: Tensor,
     y: Tensor,
     *,
@@ -60,7 +60,7 @@ def latent_space(
     if labels.max() >= len(names):
         raise ValueError(f"y holds class {labels.max()}, but class_names has only {len(names)} names")
     with evaluating(guide):
-        latents = to_numpy(guide.encode(x) if site is None else guide.encode(x, site))  # (N, L)
+        latents = to_numpy(encode(guide, x, site))  # (N, L)
     return _draw(latents, labels, names, method, seed, site or "z")
 
 

@@ -7,19 +7,21 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..contract import Guide, Model, encode
+from ..contract import num_classes as num_classes_of
 from ..inference.evaluation import sample
 from ..modules import evaluating, module_tensor
-from .common import Encoder, class_labels, names_of_classes, new_figure, scatter_classes, to_numpy
+from .common import class_labels, names_of_classes, new_figure, scatter_classes, to_numpy
 from .mosaic import check_images, gap_between, mosaic
 
 Box = tuple[float, float, float, float]  # left, right, bottom, top
 
 
 def latent_mesh(
-    model: nn.Module,
-    guide: Encoder,
+    model: Model,
+    guide: Guide,
     x: Tensor,
     y: Tensor,
     num_classes: int,
@@ -65,7 +67,7 @@ def latent_mesh(
     figure = new_figure(7.4 if given is None else 11.1, 4.3)
     panels = figure.subplots(1, 2 if given is None else 3)
     _draw_mesh(panels[0], model, None, box, size, shape, site)
-    drawn = ", class drawn" if hasattr(model, "y_dim") else ""  # a model without classes has none to draw
+    drawn = ", class drawn" if num_classes_of(model) else ""  # a model without classes has none to draw
     panels[0].set_title(f"Samples given {site}{drawn}", fontsize="medium")
     _draw_points(panels[1], points, labels, names, box, site)
     if given is not None:
@@ -97,10 +99,10 @@ def _classes(
     return labels, names
 
 
-def _encoded(guide: Encoder, x: Tensor, site: str) -> np.ndarray:
+def _encoded(guide: Guide, x: Tensor, site: str) -> np.ndarray:
     """The posterior means (N, 2)."""
     with evaluating(guide):
-        points = to_numpy(guide.encode(x, site))
+        points = to_numpy(encode(guide, x, site))
     if points.shape[1:] != (2,):
         raise ValueError(f"{site} has {points.shape[1]} dimensions, but a mesh needs a model whose {site} has 2")
     return points
@@ -118,7 +120,7 @@ def _box(points: np.ndarray, extent: Box | None) -> Box:
 
 
 def _draw_mesh(
-    axes: Axes, model: nn.Module, y: Tensor | None, box: Box, size: int, shape: tuple[int, ...], site: str
+    axes: Axes, model: Model, y: Tensor | None, box: Box, size: int, shape: tuple[int, ...], site: str
 ) -> None:
     latents = _mesh(box, size).to(module_tensor(model))
     images = sample(model, size**2, None if y is None else y.to(latents), latents={site: latents}, mean=True)

@@ -7,8 +7,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
+from .. import contract
+from ..contract import Guide, Model
+from ..distributions import Flow
 from ..inference.objectives.checks import check_one_hot, check_rows
 from ..modules import evaluating
 from .common import new_figure, to_numpy
@@ -31,8 +34,8 @@ class Posterior(NamedTuple):
 
 
 def posterior_2d(
-    model: nn.Module,
-    guides: Mapping[str, nn.Module],
+    model: Model,
+    guides: Mapping[str, Guide],
     x: Tensor,
     y: Tensor | None = None,
     *,
@@ -67,7 +70,7 @@ def posterior_2d(
     if not guides:
         raise ValueError("guides is empty; give at least one by name, such as {'diagonal': guide}")
     if y is not None:
-        check_one_hot(y, "y", rows=len(x), num_classes=getattr(model, "y_dim", None))
+        check_one_hot(y, "y", rows=len(x), num_classes=contract.num_classes(model))
     if row_names is not None and len(row_names) != len(x):
         raise ValueError(f"row_names has {len(row_names)} names, but x has {len(x)} rows")
     figure = new_figure(2.5 * (1 + len(guides)) + 0.3, 2.8 * len(x) + 0.4)
@@ -85,8 +88,8 @@ def posterior_2d(
 
 def _draw_line(
     panels: Sequence[Axes],
-    model: nn.Module,
-    guides: Mapping[str, nn.Module],
+    model: Model,
+    guides: Mapping[str, Guide],
     x: Tensor,
     y: Tensor | None,
     size: int,
@@ -108,7 +111,7 @@ def _draw_line(
         axes.set_title(f"{name}\nKL {gap:.2f} nats", fontsize="medium")
 
 
-def _latent(guide: nn.Module, x: Tensor, y: Tensor | None) -> Any:
+def _latent(guide: Guide, x: Tensor, y: Tensor | None) -> Any:
     """The guide's distribution of z for one row, of batch shape (1,)."""
     nodes: Mapping[str, Any] = poutine.trace(guide).get_trace(x, y).nodes
     if "z" not in nodes:
@@ -125,7 +128,7 @@ def _draws(q: Any) -> tuple[Tensor, Tensor]:
     return z[:, 0], q.log_prob(z)[:, 0]
 
 
-def _posterior(model: nn.Module, x: Tensor, y: Tensor | None, draws: Tensor, size: int) -> Posterior:
+def _posterior(model: Model, x: Tensor, y: Tensor | None, draws: Tensor, size: int) -> Posterior:
     """The posterior on a grid over where it has its mass, and the guides theirs."""
     box = torch.stack([draws.new_full((2,), -6.0), draws.new_full((2,), 6.0)])
     for _ in range(3):  # closer to where the mass is in each round
@@ -148,7 +151,7 @@ def _grid(low: Tensor, high: Tensor, size: int) -> Tensor:
     return torch.stack(torch.meshgrid(across, up, indexing="xy"), -1)
 
 
-def _log_joint(model: nn.Module, x: Tensor, y: Tensor | None, z: Tensor) -> Tensor:
+def _log_joint(model: Model, x: Tensor, y: Tensor | None, z: Tensor) -> Tensor:
     """log p(x, y, z) of one row at many z (..., 2)."""
     points = z.reshape(-1, 2)
     rows = [None if given is None else given.expand(len(points), -1) for given in (x, y)]
@@ -165,7 +168,7 @@ def _log_joint(model: nn.Module, x: Tensor, y: Tensor | None, z: Tensor) -> Tens
 
 def _density(q: Any, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Points (size, size, 2), the log-density of q there, and each point's part of the mass."""
-    if hasattr(q, "push"):  # a flow
+    if isinstance(q, Flow):
         normal = q.base_dist.base_dist
         reach = REACH * grid.new_ones(2)
         u = normal.loc + normal.scale * _grid(-reach, reach, len(grid))

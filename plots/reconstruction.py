@@ -8,8 +8,9 @@ import torch
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..contract import Guide, Model
 from ..inference.evaluation import sample
 from ..modules import evaluating
 from .common import add_legend, check_rows, new_figure, to_numpy
@@ -19,7 +20,7 @@ from .mosaic import draw_mosaic
 TITLES = ("inputs", "reconstructions", "samples")
 
 
-def reconstructions(model: nn.Module, guide: nn.Module, x: Tensor, shape: tuple[int, ...]) -> Figure:
+def reconstructions(model: Model, guide: Guide, x: Tensor, shape: tuple[int, ...]) -> Figure:
     """Inputs x, the means of p(x | ·) at latents that the guide draws for them, and as many samples of the model.
 
     Images in three blocks, in which input and reconstruction have the same place; vectors in three rows; 2-D points
@@ -50,7 +51,7 @@ def reconstructions(model: nn.Module, guide: nn.Module, x: Tensor, shape: tuple[
     return draw_grid(torch.cat([row.to(x) for row in rows]), 3, len(x), shape, TITLES, None, "Reconstructions")
 
 
-def _reconstruct(model: nn.Module, guide: nn.Module, x: Tensor) -> Tensor:
+def _reconstruct(model: Model, guide: Guide, x: Tensor) -> Tensor:
     """E[x | latents] at latents drawn from q(· | x), (N, D)."""
     with evaluating(model, guide):
         drawn = poutine.trace(guide).get_trace(x)

@@ -7,12 +7,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..contract import Guide, Model, encode
 from ..inference.evaluation import sample
-from ..modules import evaluating, module_tensor
+from ..inference.evaluation.sampling import draw_classes
+from ..modules import evaluating
 from .common import (
-    Encoder,
     add_legend,
     check_rows,
     names_of_classes,
@@ -22,9 +23,11 @@ from .common import (
 )
 from .grid import GAP, check_shape, draw_grid
 
+ROUNDS = 100  # of 2,000 rows each, in search of classes that depend on a latent
+
 
 def class_samples(
-    model: nn.Module,
+    model: Model,
     num_classes: int,
     shape: tuple[int, ...],
     *,
@@ -33,7 +36,9 @@ def class_samples(
 ) -> Figure:
     """Samples of p(x | y), a row for each class y; for 2-D points a scatter with a colour for each class.
 
-    Pictures are means of p(x | y, z) with z drawn anew for each; points are drawn from p(x | y, z) itself.
+    Pictures are means of p(x | y, z) with z drawn anew for each; points are drawn from p(x | y, z) itself. Where y
+    depends on a latent, as in CaGeM, the latents are drawn from p(z | y) and so go with the class. A class that the
+    model hardly ever draws is left empty.
 
     Args:
         model: a model with the site "y".
@@ -50,17 +55,17 @@ def class_samples(
     count = per_class if per_class is not None else 200 if points else 10
     if count < 1:
         raise ValueError(f"per_class must be at least 1, not {per_class}")
-    y = torch.eye(num_classes).to(module_tensor(model)).repeat_interleave(count, 0)  # (K · count, K)
-    x = sample(model, len(y), y, mean=not points)  # (K · count, D)
+    y = torch.arange(num_classes).repeat_interleave(count)  # (K · count,)
+    x, missing = draw_classes(model, y, num_classes, mean=not points, rounds=ROUNDS)  # (K · count, D)
     check_shape(shape, x, "x")
     if points:
-        return _scatter(to_numpy(x), to_numpy(y).argmax(1), names, "Samples of each class")
+        return _scatter(to_numpy(x[~missing]), to_numpy(y[~missing]), names, "Samples of each class")
     return draw_grid(x, num_classes, count, shape, names, None, "Samples of each class")
 
 
 def analogies(
-    model: nn.Module,
-    guide: Encoder,
+    model: Model,
+    guide: Guide,
     x: Tensor,
     num_classes: int,
     shape: tuple[int, ...],
@@ -98,10 +103,10 @@ def analogies(
     return draw_grid(cells, len(x), 1 + num_classes, shape, None, ["x", *names], title, gap=GAP)
 
 
-def _under_every_class(model: nn.Module, guide: Encoder, x: Tensor, num_classes: int, site: str | None) -> Tensor:
+def _under_every_class(model: Model, guide: Guide, x: Tensor, num_classes: int, site: str | None) -> Tensor:
     check_rows(x)
     with evaluating(model, guide):
-        z = guide.encode(x) if site is None else guide.encode(x, site)  # (N, L)
+        z = encode(guide, x, site)  # (N, L)
         y = torch.eye(num_classes, dtype=z.dtype, device=z.device).repeat(len(x), 1)  # (N · K, K)
         latents = {site or "z": z.repeat_interleave(num_classes, 0)}  # (N · K, L)
         means = sample(model, len(y), y, latents=latents, mean=True)  # (N · K, D)

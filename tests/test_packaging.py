@@ -23,8 +23,8 @@ class Allowed(NamedTuple):
     lazy: AbstractSet[str] = frozenset()  # third parties, inside functions
 
 
-PAPER = {"distributions"}
-SHARED = {"compat", "files", "modules"}  # of no paper: repairs around other packages, whole files, modes of modules
+PAPER = {"distributions", "contract", "checks"}
+SHARED = {"compat", "files", "modules", "checks"}  # of no paper: what every part may use
 BELOW_INFERENCE = PAPER | SHARED
 BELOW_PAPERS = PAPER | SHARED | {"models", "guides", "inference", "data", "plots"}
 TABLE = {
@@ -32,7 +32,9 @@ TABLE = {
     "compat": Allowed(set(), {"torch"}, {"torchvision"}),
     "files": Allowed(set(), set()),
     "modules": Allowed(set(), {"torch"}),
-    "distributions": Allowed(set(), {"torch", "pyro"}),
+    "checks": Allowed(set(), set()),
+    "contract": Allowed(set(), {"torch", "pyro"}),
+    "distributions": Allowed({"checks"}, {"torch", "pyro"}),
     "models": Allowed(PAPER, {"torch", "pyro"}),
     "guides": Allowed(PAPER, {"torch", "pyro"}),
     # the wings: comparison → training → evaluation → objectives
@@ -53,7 +55,9 @@ TABLE = {
         {"inference.objectives", "inference.evaluation", "inference.training", "inference.comparison"}, set()
     ),
     "data": Allowed(SHARED, {"torch", "numpy"}, {"torchvision", "sklearn", "PIL"}),
-    "plots": Allowed(SHARED | {"inference"}, {"torch", "pyro", "numpy", "matplotlib"}, {"sklearn", "ipywidgets"}),
+    "plots": Allowed(
+        PAPER | SHARED | {"inference"}, {"torch", "pyro", "numpy", "matplotlib"}, {"sklearn", "ipywidgets"}
+    ),
     "papers": Allowed(BELOW_PAPERS, {"torch", "pyro", "numpy"}),
     "estimator": Allowed(BELOW_PAPERS | {"papers"}, {"torch", "pyro", "numpy", "sklearn"}, {"lightning"}),
 }

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions import OneHotCategorical
-from torch import Tensor, nn
+from torch import Tensor
 
+from ... import contract
+from ...contract import Classifier, Guide, Model
 from ...distributions import central_value
 from ...modules import evaluating, module_tensor
 from ..objectives.checks import check_labels, check_one_hot, check_rows
 from .measures import ROWS
 from .sampling import sample
-
-Classifier = Callable[[Tensor], OneHotCategorical]
 
 
 def cluster_map(classifier: Classifier, x: Tensor, y: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def classes_used(classifier: Classifier, x: Tensor, *, share: float = 0.1) -> in
     return int((counts * num_classes >= share * num_rows).sum())
 
 
-def canonical_images(model: nn.Module, guide: nn.Module, x_labelled: Tensor, y_labelled: Tensor) -> Tensor:
+def canonical_images(model: Model, guide: Guide, x_labelled: Tensor, y_labelled: Tensor) -> Tensor:
     """E[x | y = e_k, z̄] for k = 0, …, K-1, (K, D);      z̄ = mean_n E[z], z ~ q(z | x_n, y_n).
 
     What each dimension of y stands for, in one picture: Fig. 2 of "Inverting VAEs for improved generative accuracy"
@@ -173,7 +173,7 @@ def canonical_images(model: nn.Module, guide: nn.Module, x_labelled: Tensor, y_l
         ValueError: x or y of another shape, y not one-hot, or a model or guide without these sites.
     """
     check_rows(x_labelled, "x_labelled")
-    check_one_hot(y_labelled, "y_labelled", rows=len(x_labelled), num_classes=getattr(model, "y_dim", None))
+    check_one_hot(y_labelled, "y_labelled", rows=len(x_labelled), num_classes=contract.num_classes(model))
     device = module_tensor(guide).device
     pairs = zip(x_labelled.split(ROWS), y_labelled.split(ROWS), strict=True)
     with evaluating(guide):
@@ -254,7 +254,7 @@ def _check_dimensions(dimensions: Tensor, num_dimensions: int) -> None:
         )
 
 
-def _mean_of_z(guide: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def _mean_of_z(guide: Guide, x: Tensor, y: Tensor) -> Tensor:
     nodes: Any = poutine.trace(guide).get_trace(x, y).nodes
     if "z" not in nodes:
         raise ValueError("the guide has no site 'z', whose mean the canonical images are generated from")

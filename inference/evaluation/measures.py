@@ -5,14 +5,15 @@ a guide are anything that keeps the contract.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from numbers import Integral
+from collections.abc import Sequence
 
 import torch
-from pyro.distributions import OneHotCategorical
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from ... import contract
+from ...checks import check_counts
+from ...contract import Classifier, Guide, Model
 from ...modules import evaluating, module_tensor
 from ..objectives import Objective
 from ..objectives.checks import check_labels, check_rows
@@ -23,7 +24,7 @@ BOUND_ROWS = 1_000  # rows of one call of an objective
 DRAWS = 100_000  # rows times samples times classes of one call of a decoder
 
 
-def accuracy(classifier: Callable[[Tensor], OneHotCategorical], x: Tensor, y: Tensor) -> float:
+def accuracy(classifier: Classifier, x: Tensor, y: Tensor) -> float:
     """The fraction of rows whose most probable class is the true one.
 
     Args:
@@ -80,23 +81,24 @@ def evaluate(
     rows = x if bound_x is None else bound_x.to(device)
     with evaluating(objective):
         terms = _mean_terms(objective, [(None, None, part) for part in rows.split(BOUND_ROWS)])
-        if y is None or not (y >= 0).any() or not hasattr(objective.guide, "classify"):
+        if y is None or not (y >= 0).any() or not contract.classifies(objective.guide):
             return terms
         return terms | _labelled_measures(objective, x, y.to(device), rows)
 
 
 def _labelled_measures(objective: Objective, x: Tensor, y: Tensor, rows: Tensor) -> dict[str, float]:
     """The labelled terms of `rows` and the accuracy on `x`, where y is known."""
-    num_classes = objective.guide.classify(x[:1]).event_shape[0]
+    classify = contract.classifier(objective.guide)
+    num_classes = classify(x[:1]).event_shape[0]
     check_labels(y, x, num_classes, "y")
     known = y >= 0
     one_hot = functional.one_hot(y[known], num_classes).to(x)
     pairs = zip(rows[known].split(BOUND_ROWS), one_hot.split(BOUND_ROWS), strict=True)
     terms = _mean_terms(objective, [(part, classes, None) for part, classes in pairs])
-    return {**terms, "accuracy": accuracy(objective.guide.classify, x, y)}
+    return {**terms, "accuracy": accuracy(classify, x, y)}
 
 
-def log_likelihood(model: nn.Module, guide: nn.Module, x: Tensor, *, num_samples: int = 1000) -> Tensor:
+def log_likelihood(model: Model, guide: Guide, x: Tensor, *, num_samples: int = 1000) -> Tensor:
     """The importance-weighted bound on log p(x), with y summed out exactly, (N,) in nats.
 
         log 1/S Σ_s Σ_y p(x, y, z_s^y) / q(z_s^y | x, y),      z_s^y ~ q(z | x, y)
@@ -115,8 +117,7 @@ def log_likelihood(model: nn.Module, guide: nn.Module, x: Tensor, *, num_samples
         ValueError: x is not (N, D) finite floats, or `num_samples` is not a positive integer.
     """
     check_rows(x, "x")
-    if not isinstance(num_samples, Integral) or num_samples < 1:
-        raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}")
+    check_counts(num_samples=num_samples)
     x = x.to(module_tensor(guide).device)
     with evaluating(model, guide):
         draws = max(1, DRAWS // _num_classes(model, guide, x[:1]))
@@ -136,12 +137,12 @@ def _mean_terms(objective: Objective, parts: Sequence[tuple[Tensor | None, ...]]
     return {name: total / count for name, total in sums.items()}
 
 
-def _num_classes(model: nn.Module, guide: nn.Module, x: Tensor) -> int:
+def _num_classes(model: Model, guide: Guide, x: Tensor) -> int:
     """K where the model has a site y, else 1."""
     return len(class_weights(model, guide, x, 1)[0])
 
 
-def _log_mean_weight(model: nn.Module, guide: nn.Module, x: Tensor, num_samples: int, draws: int) -> Tensor:
+def _log_mean_weight(model: Model, guide: Guide, x: Tensor, num_samples: int, draws: int) -> Tensor:
     """log 1/S Σ_s Σ_y w_y(s) for each row, `draws` of the S at a time, (N,)."""
     total = x.new_full((len(x),), -math.inf)
     for start in range(0, num_samples, draws):

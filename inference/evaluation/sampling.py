@@ -1,14 +1,16 @@
 """Samples of any model, also of given classes where the class depends on a latent."""
 
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any
 
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
 
+from ... import contract
+from ...checks import check_counts
+from ...contract import Model
 from ...modules import evaluating, module_tensor
 from ..objectives.checks import check_one_hot
 from .measures import ROWS
@@ -17,7 +19,7 @@ ROUNDS = 1000  # of draws from the model, at most, in search of a class
 
 
 def sample(
-    model: nn.Module,
+    model: Model,
     n: int,
     y: Tensor | None = None,
     *,
@@ -36,10 +38,9 @@ def sample(
     Raises:
         ValueError: n is not a positive integer, y or a latent does not have n rows, or the model has no such site.
     """
-    if not isinstance(n, Integral) or n < 1:
-        raise ValueError(f"n must be a positive integer, got {n!r}")
+    check_counts(n=n)
     if y is not None:
-        check_one_hot(y, "y", rows=n, num_classes=getattr(model, "y_dim", None))
+        check_one_hot(y, "y", rows=n, num_classes=contract.num_classes(model))
     like = module_tensor(model)
     given = {
         name: value.to(like.device) for name, value in {**(latents or {}), **({} if y is None else {"y": y})}.items()
@@ -56,10 +57,8 @@ def sample(
     return site["fn"].mean if mean else site["value"]
 
 
-def sample_classes(model: Any, y: Tensor, num_classes: int) -> Tensor:
+def sample_classes(model: Model, y: Tensor, num_classes: int) -> Tensor:
     """A draw from p(x | y_n) for each n, (N, D).
-
-    Where y depends on a latent, p(x | y) is reached by drawing y too, until every class has come up often enough.
 
     Args:
         model: p.
@@ -69,28 +68,56 @@ def sample_classes(model: Any, y: Tensor, num_classes: int) -> Tensor:
     Raises:
         ValueError: the model hardly ever draws one of the classes.
     """
-    if "y_prior" in dict(model.named_buffers()):
-        return sample(model, len(y), one_hot(y, num_classes).to(module_tensor(model)))
-    found, missing = torch.zeros(len(y), 0), torch.ones(len(y), dtype=torch.bool)
-    like, rows = module_tensor(model), max(len(y), ROWS)
-    for _ in range(ROUNDS):
-        nodes: Any = poutine.trace(poutine.uncondition(model)).get_trace(like.new_empty(rows, 0)).nodes
-        x, drawn_y = nodes["x"]["value"], _class_of(model, nodes)
-        found = found if found.shape[1] else x.new_zeros(len(y), x.shape[1])
-        for k in y[missing].unique():
-            wanted, those = (missing & (y == k)).nonzero().flatten(), (drawn_y == k).nonzero().flatten()
-            found[wanted[: len(those)]] = x[those[: len(wanted)]]
-            missing[wanted[: len(those)]] = False
-        if not missing.any():
-            return found
-    label = y[missing][0].item()
-    raise ValueError(f"the model hardly ever draws class number {label}: too few in {ROUNDS * rows:,} rows")
+    found, missing = draw_classes(model, y, num_classes)
+    if missing.any():
+        label, drawn = y[missing][0].item(), ROUNDS * max(len(y), ROWS)
+        raise ValueError(f"the model hardly ever draws class number {label}: too few in {drawn:,} rows")
+    return found
 
 
-def _class_of(model: Any, nodes: Mapping[str, Any]) -> Tensor:
-    """The classes that were drawn beside x, or are drawn now, where x does not depend on them, (N,)."""
-    y = nodes["y"]["value"] if "y" in nodes else model.p_y(nodes["z"]["value"]).sample()
-    return y.argmax(-1)
+def draw_classes(
+    model: Model, y: Tensor, num_classes: int, *, mean: bool = False, rounds: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """A draw from p(x | y_n) for each n, (N, D), and which rows are missing, (N,) of booleans, and NaN.
+
+    Where p(y) is a constant, y is given to the model. Where y depends on a latent, that would leave p of the latent as
+    it is without y. So x, y and the latents are drawn together, until every class has come up often enough: rows with
+    y = k are draws from p(x | y = k).
+
+    Args:
+        model: p.
+        y: (N,), integers.
+        num_classes: K.
+        mean: the mean of p(x | …) given the latents that were drawn, and not a draw.
+        rounds: after how many rounds, of 2,000 rows or N, the search for classes ends; ROUNDS unless given.
+    """
+    like = module_tensor(model)
+    if contract.class_prior(model) is not None:
+        drawn = sample(model, len(y), one_hot(y, num_classes).to(like), mean=mean)
+        return drawn, torch.zeros(len(y), dtype=torch.bool)
+    found, missing = like.new_zeros(len(y), 0), torch.ones(len(y), dtype=torch.bool)
+    with evaluating(model):
+        for _ in range(ROUNDS if rounds is None else rounds):
+            nodes = _forward(model, max(len(y), ROWS), like)
+            x = nodes["x"]["fn"].mean if mean else nodes["x"]["value"]
+            found = found if found.shape[1] else torch.full_like(x[: len(y)], torch.nan)
+            _take(found, missing, y, x, nodes["y"]["value"].argmax(-1))
+            if not missing.any():
+                break
+    return found, missing
+
+
+def _take(found: Tensor, missing: Tensor, y: Tensor, x: Tensor, drawn_y: Tensor) -> None:
+    """Fills the missing rows with the x that were drawn beside their classes, as far as they go."""
+    for k in y[missing].unique():
+        wanted, those = (missing & (y == k)).nonzero().flatten(), (drawn_y == k).nonzero().flatten()
+        found[wanted[: len(those)]] = x[those[: len(wanted)]]
+        missing[wanted[: len(those)]] = False
+
+
+def _forward(model: Model, n: int, like: Tensor) -> Any:
+    """The sites of n rows that the model draws, x and y among them."""
+    return poutine.trace(poutine.uncondition(model)).get_trace(like.new_empty(n, 0)).nodes
 
 
 def _sites(nodes: Mapping[str, Any]) -> list[str]:

@@ -15,18 +15,21 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 from torch.nn import functional
 
+from ... import contract
+from ...checks import check_counts, check_not_negative
+from ...contract import Classifier, Guide, Model
 from ...distributions.parts import Blocks
 from ...modules import evaluating, module_tensor
 from ..objectives.checks import check_labels, check_one_hot, check_rows
-from .clusters import Classifier, probabilities
+from .clusters import probabilities
 from .measures import BOUND_ROWS, ROWS
 
 
-def unit_kl(model: nn.Module, guide: nn.Module, x: Tensor, *, site: str = "z", y: Tensor | None = None) -> Tensor:
+def unit_kl(model: Model, guide: Guide, x: Tensor, *, site: str = "z", y: Tensor | None = None) -> Tensor:
     """mean_n KL(q(z_i | x_n, ·) ‖ p(z_i | ·)) of each unit of a latent, (L,) in nats.
 
     In closed form where PyTorch has one, as for two diagonal Gaussians; otherwise log q(z_i | ·) − log p(z_i | ·) at
@@ -49,8 +52,8 @@ def unit_kl(model: nn.Module, guide: nn.Module, x: Tensor, *, site: str = "z", y
 
 
 def unit_kl_by_cluster(
-    model: nn.Module,
-    guide: nn.Module,
+    model: Model,
+    guide: Guide,
     classifier: Classifier,
     x: Tensor,
     *,
@@ -104,8 +107,7 @@ def component_kl(p_z: Callable[[Tensor], Any], num_classes: int) -> Tensor:
         ValueError: `num_classes` is not a positive integer, or p(z | y) is not a product over its units whose
             divergence is known in closed form, such as a diagonal Gaussian.
     """
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
+    check_counts(num_classes=num_classes)
     like = module_tensor(p_z)
     y = torch.eye(num_classes, dtype=like.dtype, device=like.device)
     with evaluating(p_z):
@@ -119,7 +121,7 @@ def component_kl(p_z: Callable[[Tensor], Any], num_classes: int) -> Tensor:
     return kls
 
 
-def active_units(guide: Any, x: Tensor, *, site: str | None = None, threshold: float = 0.01) -> int:
+def active_units(guide: Guide, x: Tensor, *, site: str | None = None, threshold: float = 0.01) -> int:
     """#{i : Var_x(E_q[z_i | x]) > threshold}: the units whose posterior mean depends on the data.
 
     "Importance weighted autoencoders" (Burda et al., 2015), arXiv:1509.00519, section 5.2.
@@ -137,20 +139,19 @@ def active_units(guide: Any, x: Tensor, *, site: str | None = None, threshold: f
     check_rows(x, "x")
     if len(x) < 2:
         raise ValueError("x has one row, but a variance over x needs at least two")
-    if not threshold >= 0:
-        raise ValueError(f"threshold must not be negative, got {threshold!r}")
+    check_not_negative(threshold=threshold)
     device = module_tensor(guide).device
     with evaluating(guide):
         parts = [rows.to(device) for rows in x.split(ROWS)]
-        means = torch.cat([guide.encode(rows) if site is None else guide.encode(rows, site) for rows in parts])
+        means = torch.cat([contract.encode(guide, rows, site) for rows in parts])
     return int((means.double().var(0, correction=0) > threshold).sum())
 
 
-def _unit_kl_of_rows(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None, site: str) -> Tensor:
+def _unit_kl_of_rows(model: Model, guide: Guide, x: Tensor, y: Tensor | None, site: str) -> Tensor:
     """KL(q(z_i | x_n, ·) ‖ p(z_i | ·)), (N, L)."""
     check_rows(x, "x")
     if y is not None:
-        check_one_hot(y, "y", rows=len(x), num_classes=getattr(model, "y_dim", None))
+        check_one_hot(y, "y", rows=len(x), num_classes=contract.num_classes(model))
     device = module_tensor(guide).device
     rows = x.to(device).split(BOUND_ROWS)
     classes = [None] * len(rows) if y is None else y.to(device).split(BOUND_ROWS)
@@ -158,7 +159,7 @@ def _unit_kl_of_rows(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | 
         return torch.cat([_divergence(model, guide, *part, site) for part in zip(rows, classes, strict=True)])
 
 
-def _divergence(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None, site: str) -> Tensor:
+def _divergence(model: Model, guide: Guide, x: Tensor, y: Tensor | None, site: str) -> Tensor:
     drawn = poutine.trace(guide).get_trace(x, y)
     node = _latent(drawn.nodes, site, "guide")
     prior = _latent(poutine.trace(poutine.replay(model, drawn)).get_trace(x, y).nodes, site, "model")

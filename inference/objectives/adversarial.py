@@ -15,11 +15,13 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from .base import explained
-from .semi_supervised import SemiSupervisedELBO
+from ...checks import check_not_negative
+from ...contract import Guide, Model
+from .base import Objective, Terms
+from .semi_supervised import averaged_bound
 
 
-class AdversarialELBO(SemiSupervisedELBO):
+class AdversarialELBO(Objective):
     """SemiSupervisedELBO's terms, and `adversary` = E_q(z|x,y) log f(y | z) over the labelled rows, in nats.
 
     The value of the loss is that of `SemiSupervisedELBO`. Its gradient also makes f maximise
@@ -30,49 +32,70 @@ class AdversarialELBO(SemiSupervisedELBO):
         guide: q, called as `guide(x, y=None)`, with the site "z" and `classify`.
         adversary: conditional f(y | z), called as `adversary(z)`.
         adversary_weight: w.
-        settings: keywords of `SemiSupervisedELBO`.
+        labelled_weight: weight of `labelled` beside `unlabelled`.
+        classification_weight: weight of `classification`.
+        num_samples: S, draws of the continuous latents.
+        kl_weight: of log p − log q of every latent site that the guide draws.
+        averaged_classifier: train with the authors' bound, `surrogate`, in the place of `unlabelled`.
 
     Raises:
-        ValueError: a negative weight.
+        ValueError: a negative weight, or `num_samples` not a positive integer.
     """
+
+    declared_settings = (
+        *Objective.declared_settings, "adversary_weight", "labelled_weight", "classification_weight",
+        "averaged_classifier",
+    )  # fmt: skip
 
     def __init__(
         self,
-        model: nn.Module,
-        guide: nn.Module,
+        model: Model,
+        guide: Guide,
         adversary: nn.Module,
         *,
         adversary_weight: float = 1.0,
-        **settings: Any,
+        labelled_weight: float = 1.0,
+        classification_weight: float = 0.0,
+        num_samples: int = 1,
+        kl_weight: float = 1.0,
+        averaged_classifier: bool = False,
     ) -> None:
-        super().__init__(model, guide, **settings)
-        if not adversary_weight >= 0:
-            raise ValueError(f"adversary_weight must not be negative, got {adversary_weight}")
-        self.adversary = adversary
-        self.adversary_weight = adversary_weight
+        super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
+        self.averaged_classifier = averaged_classifier
+        self.adversary_weight, self.adversary = adversary_weight, adversary
+        self.labelled_weight, self.classification_weight = labelled_weight, classification_weight
+        check_not_negative(adversary_weight=adversary_weight, **self.weights)
 
-    def terms(
-        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Those of `SemiSupervisedELBO`, and `adversary` where there are labelled rows."""
-        terms = super().terms(x_labelled, y_labelled, x_unlabelled)
-        if x_labelled is not None and y_labelled is not None:
-            with explained(x_labelled, "labelled"):
-                terms["adversary"] = self.adversary_term(x_labelled, y_labelled)
-        return terms
+    def labelled_terms(self, x: Tensor, y: Tensor) -> Terms:
+        """`labelled` and `classification`."""
+        return {"labelled": self.bound(x, y), "classification": self.classification(x, y)}
+
+    def unlabelled_terms(self, x: Tensor) -> Terms:
+        """`unlabelled`, or `surrogate` in its place."""
+        if self.averaged_classifier and self.training:
+            return {"surrogate": averaged_bound(self, x)}
+        return {"unlabelled": self.bound(x)}
+
+    def further_labelled_terms(self, x: Tensor, y: Tensor) -> Terms:
+        """`adversary`."""
+        return {"adversary": self.adversary_term(x, y)}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The unlabelled bound, or its surrogate, weighs 1."""
+        return {"labelled": self.labelled_weight, "classification": self.classification_weight}
 
     def adversary_term(self, x: Tensor, y: Tensor) -> Tensor:
         """The mean over rows and S draws z ~ q(z | x, y) of log f(y | z), with the gradient before z reversed."""
-        traces = [poutine.trace(self.guide).get_trace(x, y).nodes for _ in range(self.num_samples)]
+        traces: list[Any] = [poutine.trace(self.guide).get_trace(x, y).nodes for _ in range(self.num_samples)]
         if "z" not in traces[0]:
             raise ValueError(f"the adversary reads z, but the guide's sites are {', '.join(set(traces[0]) - {'data'})}")
         draws = [trace["z"]["value"] for trace in traces]
         return torch.stack([self.adversary(reversed_gradient(z)).log_prob(y) for z in draws]).mean()
 
-    def loss(self, terms: dict[str, Tensor]) -> Tensor:
-        """SemiSupervisedELBO's; the adversary adds a gradient, and nothing to the value."""
-        others = {name: term for name, term in terms.items() if name != "adversary"}
-        loss = super().loss(others)
+    def loss(self, terms: Terms) -> Tensor:
+        """That of the other terms; the adversary adds a gradient, and nothing to the value."""
+        loss = super().loss({name: term for name, term in terms.items() if name != "adversary"})
         if "adversary" not in terms:
             return loss
         return loss - self.adversary_weight * (terms["adversary"] - terms["adversary"].detach())

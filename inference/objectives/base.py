@@ -10,70 +10,34 @@ Shapes: x (N, D); y one-hot (N, K). Bounds are in nats per data point.
 """
 
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from abc import ABC
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from ... import contract
+from ...checks import check_counts, check_not_negative
+from ...contract import Guide, Model
 from .batch_norm import normalised_alike
 from .checks import check_one_hot, check_rows
 from .enumeration import class_weights
+from .explained import explained
+from .kl_weight import ScaleLatents
 
-
-class ScaleLatents(Messenger):
-    """Multiplies by `weight` the log-probability of the latent sites in `drawn`; those that a guide draws it adds.
-
-    Observed sites keep theirs, and so does a y that the guide leaves to the model: it stands inside a logarithm.
-    """
-
-    def __init__(self, weight: Tensor, drawn: set[str], *, guide: bool = False) -> None:
-        super().__init__()
-        self.weight = weight
-        self.drawn = drawn
-        self.guide = guide
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["is_observed"]:
-            return
-        if self.guide:
-            self.drawn.add(msg["name"])
-        if msg["name"] in self.drawn:
-            msg["scale"] = msg["scale"] * self.weight
-
-
-@contextmanager
-def explained(x: Tensor, kind: str) -> Iterator[None]:
-    """What Pyro says of sites that do not match, or of parameters that are NaN, in terms of what was passed."""
-    try:
-        yield
-    except UserWarning as warning:
-        if "vars in" not in str(warning):
-            raise
-        raise ValueError(f"model and guide do not have the same latent sites: {warning}") from warning
-    except ValueError as error:
-        if "Enumeration dim conflict at site" in str(error):
-            raise ValueError(
-                "the model's p(y | ·) reads a latent that the guide draws after y; ClusterAwareELBO takes such a model"
-            ) from error
-        if "cannot be differentiated" in str(error):
-            raise ValueError("no parameter requires a gradient; evaluate under torch.no_grad()") from error
-        what = str(error).split("\nTrace Shapes:")[0]  # the shapes stay in the error that this one comes from
-        if "to satisfy the constraint" not in what:
-            raise ValueError(what) from error
-        scale = f"x lies between {x.min().item():g} and {x.max().item():g}; bring its columns to a scale of about 1"
-        raise FloatingPointError(
-            f"a network's output is NaN in the {kind} bound: its weights are, or x is too large ({scale})"
-        ) from error
+Terms = dict[str, Tensor]
 
 
 class Objective(nn.Module, ABC):
-    """Named terms in nats per data point, and the loss that combines them.
+    """Named terms in nats per data point, and loss = −Σ weight · term.
+
+    A paper's objective is a subclass that says what its terms are for rows with a label, `labelled_terms`, and without,
+    `unlabelled_terms`, and what they weigh, `weights`. This class decides which of them there are to compute, checks
+    the rows, makes Pyro's errors readable, and adds the terms up.
 
     Args:
         model: p, called as `model(x, y=None)`.
@@ -86,16 +50,17 @@ class Objective(nn.Module, ABC):
         ValueError: `num_samples` is not a positive integer, or `kl_weight` negative.
     """
 
-    model: Any  # a module, with its factors as attributes
-    guide: Any  # the same, with `classify` where its model has labels, and `encode`
+    declared_settings: ClassVar[tuple[str, ...]] = ("num_samples", "kl_weight")
+    model: Model
+    guide: Guide
     kl_weight: Tensor
 
-    def __init__(self, model: nn.Module, guide: nn.Module, *, num_samples: int = 1, kl_weight: float = 1.0) -> None:
+    def __init__(self, model: Model, guide: Guide, *, num_samples: int = 1, kl_weight: float = 1.0) -> None:
         super().__init__()
-        if not kl_weight >= 0:
-            raise ValueError(f"kl_weight must not be negative, got {kl_weight!r}")
-        if not isinstance(num_samples, int) or num_samples < 1:
-            raise ValueError(f"num_samples must be a positive integer, got {num_samples!r}")
+        contract.check_module(model, "model")
+        contract.check_module(guide, "guide")
+        check_not_negative(kl_weight=kl_weight)
+        check_counts(num_samples=num_samples)
         self.model = model
         self.guide = guide
         self.num_samples = num_samples
@@ -111,19 +76,26 @@ class Objective(nn.Module, ABC):
     def bound(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean over rows of ELBO(x), y summed out, or of ELBO(x, y): a scalar."""
         with explained(x, "unlabelled" if y is None else "labelled"), self._sites_compared(labelled=y is not None):
-            model, guide = self._scaled(self.model, self.guide)
-            if y is None and getattr(self.guide, "tight", False):
+            model, guide = self.weighted_programs()
+            if y is None and contract.leaves_y_to_model(self.guide):
                 # y is left to the model: Pyro sums it too, but shifts each factor by its own maximum, and underflows
                 return class_weights(model, guide, x, self.num_samples)[0].logsumexp(0).mean()
-            return self._mean_elbo(model, guide, x, y)
+            return self.mean_elbo(model, guide, x, y)
 
-    def _scaled(self, model: nn.Module, guide: nn.Module) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """Model and guide under `kl_weight`; the guide has to run first."""
+    def classification(self, x: Tensor, y: Tensor) -> Tensor:
+        """The mean over rows, and over S draws of what stands before y, of log q(y | x)."""
+        classify = contract.classifier(self.guide)
+        return torch.stack([classify(x).log_prob(y) for _ in range(self.num_samples)]).mean()
+
+    def weighted_programs(
+        self, model: Callable[..., Any] | None = None, guide: Callable[..., Any] | None = None
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Model and guide, or others in their places, under `kl_weight`; the guide has to run first."""
         drawn: set[str] = set()
-        scaled_guide = ScaleLatents(self.kl_weight, drawn, guide=True)(guide)
-        return ScaleLatents(self.kl_weight, drawn)(model), scaled_guide
+        scaled_guide = ScaleLatents(self.kl_weight, drawn, guide=True)(guide or self.guide)
+        return ScaleLatents(self.kl_weight, drawn)(model or self.model), scaled_guide
 
-    def _mean_elbo(self, model: Callable[..., Any], guide: Callable[..., Any], *rows: Tensor | None) -> Tensor:
+    def mean_elbo(self, model: Callable[..., Any], guide: Callable[..., Any], *rows: Tensor | None) -> Tensor:
         """Pyro's bound, divided by the number of rows; differentiable where gradients are on."""
         given = next(row for row in rows if row is not None)
         if torch.is_grad_enabled():
@@ -141,9 +113,7 @@ class Objective(nn.Module, ABC):
             yield
         self._compared.add(labelled)
 
-    def forward(
-        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
-    ) -> dict[str, Tensor]:
+    def forward(self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None) -> Terms:
         """The terms and "loss", as differentiable scalars; a side that is None leaves its terms out.
 
         Args:
@@ -161,18 +131,17 @@ class Objective(nn.Module, ABC):
             raise ValueError("x_labelled and y_labelled go together: give both, or None for both")
         if x_labelled is not None and y_labelled is not None:
             self._check_rows(x_labelled, "x_labelled")
-            check_one_hot(
-                y_labelled, "y_labelled", rows=len(x_labelled), num_classes=getattr(self.model, "y_dim", None)
-            )
+            num_classes = contract.num_classes(self.model)
+            check_one_hot(y_labelled, "y_labelled", rows=len(x_labelled), num_classes=num_classes)
         if x_unlabelled is not None:
             self._check_rows(x_unlabelled, "x_unlabelled")
-        with normalised_alike(self, lambda: self._pass_plainly(self.plain_rows(x_labelled, x_unlabelled))):
+        with normalised_alike(self, lambda: self._pass_once(self.statistics_rows(x_labelled, x_unlabelled))):
             terms = self.terms(x_labelled, y_labelled, x_unlabelled)
         if not terms:
             raise ValueError(f"{type(self).__name__} has nothing to compute: the rows that it reads are None")
         return {**terms, "loss": self.loss(terms)}
 
-    def plain_rows(self, x_labelled: Tensor | None, x_unlabelled: Tensor | None) -> Tensor | None:
+    def statistics_rows(self, x_labelled: Tensor | None, x_unlabelled: Tensor | None) -> Tensor | None:
         """The rows whose statistics batch normalisation goes by in all terms: the unlabelled ones, with y drawn.
 
         Enumerated rows are K copies of each other under classes that they do not have, and labelled rows are few. Those
@@ -180,7 +149,7 @@ class Objective(nn.Module, ABC):
         """
         return x_unlabelled if x_unlabelled is not None else x_labelled
 
-    def _pass_plainly(self, x: Tensor | None) -> None:
+    def _pass_once(self, x: Tensor | None) -> None:
         """Guide and model once, with y drawn; nothing without rows."""
         if x is not None:
             with explained(x, "unlabelled"):
@@ -192,12 +161,40 @@ class Objective(nn.Module, ABC):
         if x.dtype != dtype:
             raise ValueError(f"{name} is {x.dtype}, but the networks are {dtype}; convert one with .to(...)")
 
-    @abstractmethod
-    def terms(
-        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
-    ) -> dict[str, Tensor]:
+    def terms(self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None) -> Terms:
         """The named terms that can be computed from these rows, in nats per data point."""
+        terms: Terms = {}
+        labelled = None if x_labelled is None or y_labelled is None else (x_labelled, y_labelled)
+        if labelled is not None:
+            terms |= self._explained_terms(self.labelled_terms, "labelled", *labelled)
+        if x_unlabelled is not None:
+            terms |= self._explained_terms(self.unlabelled_terms, "unlabelled", x_unlabelled)
+        if labelled is not None:
+            terms |= self._explained_terms(self.further_labelled_terms, "labelled", *labelled)
+        return terms
 
-    @abstractmethod
-    def loss(self, terms: dict[str, Tensor]) -> Tensor:
-        """The stated combination of the terms."""
+    def _explained_terms(self, compute: Callable[..., Terms], kind: str, *rows: Tensor) -> Terms:
+        with explained(rows[0], kind):
+            return compute(*rows)
+
+    def labelled_terms(self, x: Tensor, y: Tensor) -> Terms:
+        """The terms of rows with a label; none unless a subclass has some."""
+        return {}
+
+    def unlabelled_terms(self, x: Tensor) -> Terms:
+        """The terms of rows without a label; none unless a subclass has some."""
+        return {}
+
+    def further_labelled_terms(self, x: Tensor, y: Tensor) -> Terms:
+        """Terms of rows with a label whose draws come after those of all other terms; none unless there are some."""
+        return {}
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """What each term weighs in the loss; 1 where it is not named."""
+        return {}
+
+    def loss(self, terms: Terms) -> Tensor:
+        """−Σ weight · term, over the terms that there are."""
+        weights = self.weights
+        return -torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()

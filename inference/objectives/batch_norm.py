@@ -19,16 +19,16 @@ def batch_norms(module: nn.Module) -> list[BatchNorm]:
 
 
 @contextmanager
-def normalised_alike(module: nn.Module, plain_pass: Callable[[], object]) -> Iterator[None]:
-    """Inside, batch normalisation in training goes by the statistics of the rows of `plain_pass`, which runs first.
+def normalised_alike(module: nn.Module, statistics_pass: Callable[[], object]) -> Iterator[None]:
+    """Inside, batch normalisation in training goes by the statistics of the rows of a first pass.
 
-    That pass alone moves the running statistics, so that a bound is the same function in training and in evaluation.
-    Layers that it does not reach go by the rows that they get.
+    `statistics_pass` is that pass. It alone moves the running statistics, so that a bound is the same function in
+    training and in evaluation. A layer that it does not reach normalises by the statistics of its own rows.
     """
     layers = batch_norms(module)
     try:
         if layers and module.training:
-            for layer, given in statistics_of(layers, plain_pass).items():
+            for layer, given in statistics_of(layers, statistics_pass).items():
                 layer.given = given
         for layer in layers:
             layer.track_running_stats = False

@@ -13,7 +13,6 @@ Differs from the paper: every sum over rows is a mean, and bounds are maximised.
 """
 
 import math
-from typing import Any
 
 import torch
 from pyro import poutine
@@ -21,9 +20,13 @@ from pyro.distributions import OneHotCategorical
 from pyro.infer.util import validation_enabled
 from torch import Tensor, nn
 
+from ... import contract
+from ...checks import check_not_negative
+from ...contract import Guide, Model
 from ...distributions import averaged
-from .base import Objective, explained
+from .base import Objective, Terms
 from .batch_norm import statistics_detached
+from .explained import explained
 
 
 class ClusterAwareELBO(Objective):
@@ -44,36 +47,40 @@ class ClusterAwareELBO(Objective):
         ValueError: a negative weight, or `num_samples` not a positive integer.
     """
 
+    declared_settings = (*Objective.declared_settings, "classification_weight")
+
     def __init__(
         self,
-        model: nn.Module,
-        guide: nn.Module,
+        model: Model,
+        guide: Guide,
         *,
         classification_weight: float = 1.0,
         num_samples: int = 1,
         kl_weight: float = 1.0,
     ) -> None:
         super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
-        if not classification_weight >= 0:
-            raise ValueError(f"classification_weight must not be negative, got {classification_weight}")
-        needed = [(model, "p_y"), *((guide, name) for name in ("q_z1", "q_y", "q_z2"))]
-        if missing := [name for part, name in needed if not hasattr(part, name)]:
-            raise ValueError(f"ClusterAwareELBO needs CaGeM's conditionals; there is no {' and no '.join(missing)}")
+        check_not_negative(classification_weight=classification_weight)
+        factors = {"p_y(z2)": model, "q_z1(x)": guide, "q_y(z1, x)": guide, "q_z2(x, y, z1)": guide}
+        contract.check_factors(factors, "ClusterAwareELBO")
         self.classification_weight = classification_weight
 
-    def terms(
-        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
-    ) -> dict[str, Tensor]:
-        """The two classification terms where there are labelled rows, `unlabelled` where there are others."""
-        terms = {}
-        if x_labelled is not None and y_labelled is not None:
-            with explained(x_labelled, "labelled"), statistics_detached(self):
-                log_q, log_p = two_classifiers(self.model, self.guide, x_labelled, self.num_samples)
-            terms["classification_q"] = (log_q * y_labelled).sum(-1).mean()
-            terms["classification_p"] = (log_p * y_labelled).sum(-1).mean()
-        if x_unlabelled is not None:
-            terms["unlabelled"] = self.bound(x_unlabelled)
-        return terms
+    def labelled_terms(self, x: Tensor, y: Tensor) -> Terms:
+        """`classification_q` and `classification_p`."""
+        with statistics_detached(self):
+            log_q, log_p = two_classifiers(self.model, self.guide, x, self.num_samples)
+        return {
+            "classification_q": (log_q * y).sum(-1).mean(),
+            "classification_p": (log_p * y).sum(-1).mean(),
+        }
+
+    def unlabelled_terms(self, x: Tensor) -> Terms:
+        """`unlabelled`."""
+        return {"unlabelled": self.bound(x)}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The unlabelled bound weighs 1."""
+        return dict.fromkeys(("classification_q", "classification_p"), self.classification_weight)
 
     def bound(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean over rows of F(x), or of the bound on log p(x, y).
@@ -99,17 +106,12 @@ class ClusterAwareELBO(Objective):
         if q != p:
             raise ValueError(f"model and guide do not have the same latent sites: {sorted(p)} and {sorted(q)}")
 
-    def plain_rows(self, x_labelled: Tensor | None, x_unlabelled: Tensor | None) -> Tensor | None:
+    def statistics_rows(self, x_labelled: Tensor | None, x_unlabelled: Tensor | None) -> Tensor | None:
         """The unlabelled rows; labelled ones leave every statistic alone."""
         return x_unlabelled
 
-    def loss(self, terms: dict[str, Tensor]) -> Tensor:
-        """−(unlabelled + classification_weight · (classification_q + classification_p)), of those there are."""
-        weights = dict.fromkeys(("classification_q", "classification_p"), self.classification_weight)
-        return -torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
 
-
-def two_classifiers(model: Any, guide: Any, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+def two_classifiers(model: Model, guide: Guide, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
     """log q(y | x) and log p(y | x), averaged over S draws, (N, K) each; no gradient passes through z1 and z2."""
     with torch.no_grad():
         z1 = guide.q_z1(x).rsample((num_samples,))  # S, N, L1
@@ -125,7 +127,7 @@ def two_classifiers(model: Any, guide: Any, x: Tensor, num_samples: int) -> tupl
 class Cascade(nn.Module):
     """x → p(y | x), averaged over `num_samples` draws of z1 and z2: CaGeM's second classifier."""
 
-    def __init__(self, model: nn.Module, guide: nn.Module, num_samples: int = 1) -> None:
+    def __init__(self, model: Model, guide: Guide, num_samples: int = 1) -> None:
         super().__init__()
         self.model = model
         self.guide = guide
@@ -137,7 +139,7 @@ class Cascade(nn.Module):
         return averaged(OneHotCategorical(logits=torch.stack(draws)))
 
 
-def cascade(model: nn.Module, guide: nn.Module, num_samples: int = 1) -> Cascade:
+def cascade(model: Model, guide: Guide, num_samples: int = 1) -> Cascade:
     """CaGeM's classifier p(y | x) as a callable x → `OneHotCategorical` of batch shape (N,), for `accuracy` and others.
 
     Args:

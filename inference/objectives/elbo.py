@@ -5,7 +5,7 @@ loss = −mean_n ELBO(x_n)
 
 from torch import Tensor
 
-from .base import Objective
+from .base import Objective, Terms
 
 
 class ELBO(Objective):
@@ -15,12 +15,6 @@ class ELBO(Objective):
     (`batches(..., include_labelled=True)`). A model with labels is clustered: y is summed out everywhere.
     """
 
-    def terms(
-        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
-    ) -> dict[str, Tensor]:
+    def unlabelled_terms(self, x: Tensor) -> Terms:
         """`unlabelled`."""
-        return {} if x_unlabelled is None else {"unlabelled": self.bound(x_unlabelled)}
-
-    def loss(self, terms: dict[str, Tensor]) -> Tensor:
-        """−unlabelled."""
-        return -terms["unlabelled"]
+        return {"unlabelled": self.bound(x)}

@@ -16,7 +16,11 @@ import torch
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
-from .base import Objective, explained
+from ... import contract
+from ...checks import check_choice, check_not_negative
+from ...contract import Guide, Model
+from .base import Objective, Terms
+from .explained import explained
 from .relaxation import RelaxLabels, StraightThrough, smoothed
 
 GRADIENTS = ("detached", "score", "relaxed")
@@ -52,10 +56,15 @@ class InvertedELBO(Objective):
             (0, 1).
     """
 
+    declared_settings = (
+        *Objective.declared_settings, "reverse_weight", "discriminative_y_weight", "discriminative_x_weight",
+        "gradient", "temperature", "smoothing",
+    )  # fmt: skip
+
     def __init__(
         self,
-        model: nn.Module,
-        guide: nn.Module,
+        model: Model,
+        guide: Guide,
         *,
         reverse_model: nn.Module,
         reverse_guide: nn.Module,
@@ -69,37 +78,48 @@ class InvertedELBO(Objective):
         kl_weight: float = 1.0,
     ) -> None:
         super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
+        factors = {"p_x(y, z)": model, "p_z()": model, "y_prior": model, "q_z(x, y)": guide}
+        contract.check_factors(factors, "InvertedELBO")
         self.reverse_model = reverse_model
         self.reverse_guide = reverse_guide
-        weights = (reverse_weight, discriminative_y_weight, discriminative_x_weight)
-        if not all(weight >= 0 for weight in weights):
-            raise ValueError(f"weights must not be negative, got {weights}")
-        self.reverse_weight, self.discriminative_y_weight, self.discriminative_x_weight = weights
-        if gradient not in GRADIENTS:
-            raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
+        self.reverse_weight = reverse_weight
+        self.discriminative_y_weight, self.discriminative_x_weight = discriminative_y_weight, discriminative_x_weight
+        check_not_negative(
+            reverse_weight=reverse_weight, discriminative_y_weight=discriminative_y_weight,
+            discriminative_x_weight=discriminative_x_weight,
+        )  # fmt: skip
+        check_choice(GRADIENTS, gradient=gradient)
         if temperature is not None and not temperature > 0:
             raise ValueError(f"temperature must be positive, or None for exact sums, got {temperature}")
         if not 0 < smoothing < 1:
             raise ValueError(f"smoothing must be between 0 and 1, got {smoothing}")
         self.gradient, self.temperature, self.smoothing = gradient, temperature, smoothing
 
-    def terms(
-        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
-    ) -> dict[str, Tensor]:
-        """The labelled bound and the two discriminative terms; the unlabelled bound, and as many reverse rows."""
-        terms = {}
-        if x_labelled is not None and y_labelled is not None:
-            terms["labelled"] = self.bound(x_labelled, y_labelled)
-            with explained(x_labelled, "labelled"):
-                terms["discriminative_y"] = self.guide.classify(x_labelled).log_prob(y_labelled).mean()
-                terms["discriminative_x"] = -self.distance(x_labelled, y_labelled)
-        if x_unlabelled is not None and self.relaxing is not None:
-            terms["relaxed"] = self.relaxed_bound(x_unlabelled, self.relaxing)
-        elif x_unlabelled is not None:
-            terms["unlabelled"] = self.bound(x_unlabelled)
-        if x_unlabelled is not None:
-            terms["reverse"] = self.reverse_bound(*self.draw_unfeatured(len(x_unlabelled)))
-        return terms
+    def labelled_terms(self, x: Tensor, y: Tensor) -> Terms:
+        """`labelled` and the two discriminative terms."""
+        return {
+            "labelled": self.bound(x, y),
+            "discriminative_y": contract.classifier(self.guide)(x).log_prob(y).mean(),
+            "discriminative_x": -self.distance(x, y),
+        }
+
+    def unlabelled_terms(self, x: Tensor) -> Terms:
+        """`unlabelled`, or `relaxed` in its place, and `reverse`, of as many rows that are drawn."""
+        temperature = self.relaxing
+        if temperature is None:
+            bound = {"unlabelled": self.bound(x)}
+        else:
+            bound = {"relaxed": self.relaxed_bound(x, temperature)}
+        return {**bound, "reverse": self.reverse_bound(*self.draw_unfeatured(len(x)))}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The two bounds of the forward process weigh 1."""
+        return {
+            "reverse": self.reverse_weight,
+            "discriminative_y": self.discriminative_y_weight,
+            "discriminative_x": self.discriminative_x_weight,
+        }
 
     @property
     def relaxing(self) -> float | None:
@@ -114,9 +134,8 @@ class InvertedELBO(Objective):
     def relaxed_bound(self, x: Tensor, temperature: float) -> Tensor:
         """The mean over rows of J_f^u with a y on the simplex, drawn by reparametrisation."""
         relax = RelaxLabels(temperature)
-        model, guide = self._scaled(self.model, self.guide)
-        with explained(x, "unlabelled"):
-            return self._mean_elbo(relax(model), relax(guide), x)
+        model, guide = self.weighted_programs()
+        return self.mean_elbo(relax(model), relax(guide), x)
 
     def draw_unfeatured(self, n: int) -> tuple[Tensor, Tensor]:
         """y ~ p(y), one-hot (n, K), and z ~ p(z), (n, L): data of the reverse process."""
@@ -124,7 +143,7 @@ class InvertedELBO(Objective):
 
     def reverse_bound(self, y: Tensor, z: Tensor) -> Tensor:
         """The mean over rows of J_r(y, z): a bound on log q(y, z)."""
-        model, guide = self._scaled(self.reverse_model, self.reverse_guide)
+        model, guide = self.weighted_programs(self.reverse_model, self.reverse_guide)
         if self.gradient == "detached":
             guide = torch.no_grad()(guide)
         elif self.gradient == "relaxed":
@@ -132,13 +151,4 @@ class InvertedELBO(Objective):
         if self.relaxing is not None:
             model, y = RelaxLabels(self.relaxing)(model), smoothed(y, self.smoothing)
         with explained(z, "reverse"):
-            return self._mean_elbo(model, guide, y, z)
-
-    def loss(self, terms: dict[str, Tensor]) -> Tensor:
-        """Minus the sum of the terms, each with its weight."""
-        weights = {
-            "reverse": self.reverse_weight,
-            "discriminative_y": self.discriminative_y_weight,
-            "discriminative_x": self.discriminative_x_weight,
-        }
-        return -torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+            return self.mean_elbo(model, guide, y, z)

@@ -12,9 +12,11 @@ are maximised. `papers.py` turns the papers' weights of sums into weights of mea
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .base import Objective, explained
+from ...checks import check_not_negative
+from ...contract import Guide, Model
+from .base import Objective, Terms
 from .enumeration import class_weights
 
 
@@ -42,10 +44,14 @@ class SemiSupervisedELBO(Objective):
         ValueError: a negative weight, or `num_samples` not a positive integer.
     """
 
+    declared_settings = (
+        *Objective.declared_settings, "labelled_weight", "classification_weight", "averaged_classifier",
+    )  # fmt: skip
+
     def __init__(
         self,
-        model: nn.Module,
-        guide: nn.Module,
+        model: Model,
+        guide: Guide,
         *,
         labelled_weight: float = 1.0,
         classification_weight: float = 0.0,
@@ -54,51 +60,35 @@ class SemiSupervisedELBO(Objective):
         averaged_classifier: bool = False,
     ) -> None:
         super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
-        if not (labelled_weight >= 0 and classification_weight >= 0):
-            raise ValueError(f"weights must not be negative, got {labelled_weight} and {classification_weight}")
+        check_not_negative(labelled_weight=labelled_weight, classification_weight=classification_weight)
         self.labelled_weight = labelled_weight
         self.classification_weight = classification_weight
         self.averaged_classifier = averaged_classifier
 
-    def terms(
-        self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None
-    ) -> dict[str, Tensor]:
-        """`labelled` and `classification` where there are labelled rows, `unlabelled` where there are others."""
-        terms = {}
-        if x_labelled is not None and y_labelled is not None:
-            terms["labelled"] = self.bound(x_labelled, y_labelled)
-            terms["classification"] = self.classification(x_labelled, y_labelled)
-        if x_unlabelled is not None and self.averaged_classifier and self.training:
-            terms["surrogate"] = self.surrogate(x_unlabelled)
-        elif x_unlabelled is not None:
-            terms["unlabelled"] = self.bound(x_unlabelled)
-        return terms
+    def labelled_terms(self, x: Tensor, y: Tensor) -> Terms:
+        """`labelled` and `classification`."""
+        return {"labelled": self.bound(x, y), "classification": self.classification(x, y)}
 
-    def surrogate(self, x: Tensor) -> Tensor:
-        """mean_n Σ_y q̄(y | x) (L̄(x, y) − log q̄(y | x)), a bound in expectation; q̄ is eq. (33) of arXiv:1901.08560.
+    def unlabelled_terms(self, x: Tensor) -> Terms:
+        """`unlabelled`, or `surrogate` in its place."""
+        if self.averaged_classifier and self.training:
+            return {"surrogate": averaged_bound(self, x)}
+        return {"unlabelled": self.bound(x)}
 
-        Raises:
-            ValueError: the guide has no y.
-        """
-        with explained(x, "unlabelled"):
-            bounds, log_q = class_weights(*self._scaled(self.model, self.guide), x, self.num_samples)  # K, S, N
-        if log_q is None:
-            raise ValueError("averaged_classifier needs a guide that draws y")
-        log_mean = torch.logsumexp(log_q, 1) - math.log(self.num_samples)  # K, N
-        return (log_mean.exp() * (bounds.mean(1) - self.kl_weight * log_mean)).sum(0).mean()
+    @property
+    def weights(self) -> dict[str, float]:
+        """The unlabelled bound, or its surrogate, weighs 1."""
+        return {"labelled": self.labelled_weight, "classification": self.classification_weight}
 
-    def classification(self, x: Tensor, y: Tensor) -> Tensor:
-        """The mean over rows, and over S draws of what stands before y, of log q(y | x)."""
-        with explained(x, "labelled"):
-            draws = [self.guide.classify(x).log_prob(y) for _ in range(self.num_samples)]
-        return torch.stack(draws).mean()
 
-    def loss(self, terms: dict[str, Tensor]) -> Tensor:
-        """−(unlabelled + labelled_weight · labelled + classification_weight · classification), of those there are."""
-        weights = {
-            "unlabelled": 1.0,
-            "surrogate": 1.0,
-            "labelled": self.labelled_weight,
-            "classification": self.classification_weight,
-        }
-        return -torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+def averaged_bound(objective: Objective, x: Tensor) -> Tensor:
+    """mean_n Σ_y q̄(y | x) (L̄(x, y) − log q̄(y | x)), a bound in expectation; q̄ is eq. (33) of arXiv:1901.08560.
+
+    Raises:
+        ValueError: the guide has no y.
+    """
+    bounds, log_q = class_weights(*objective.weighted_programs(), x, objective.num_samples)  # K, S, N
+    if log_q is None:
+        raise ValueError("averaged_classifier needs a guide that draws y")
+    log_mean = torch.logsumexp(log_q, 1) - math.log(objective.num_samples)  # K, N
+    return (log_mean.exp() * (bounds.mean(1) - objective.kl_weight * log_mean)).sum(0).mean()

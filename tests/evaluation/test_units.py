@@ -358,7 +358,7 @@ ERRORS = {
     "no rows": (lambda m, g: unit_kl_by_cluster(m, g, g.classify, X[:0]), "x has no rows"),
     "one-hot": (lambda m, g: unit_kl_by_cluster(m, g, g.classify, X, labels=Y), "labels must be 6 integer labels"),
     "unknown": (lambda m, g: unit_kl_by_cluster(m, g, g.classify, X, labels=LABELS * 0 - 1), "labels has no label"),
-    "no classes": (lambda m, g: component_kl(m.p_z, 0), "num_classes must be a positive integer, got 0"),
+    "no classes": (lambda m, g: component_kl(m.p_z, 0), "num_classes must be an integer of at least 1, got 0"),
     "p(z) without y": (lambda m, g: component_kl(m2()[0].p_z, K), r"does not read y: its units have shape \(4,\)"),
     "closed form": (
         lambda m, g: component_kl(lambda y: transformed(y), K),

@@ -1,0 +1,34 @@
+"""What is asked of numbers that a user gives: a ValueError names the argument, what it must be, and what came."""
+
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
+
+
+def check_counts(least: int = 1, /, **numbers: Any) -> None:
+    """Integers of at least `least`."""
+    for name, number in numbers.items():
+        if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {number!r}")
+
+
+def check_not_negative(**numbers: Any) -> None:
+    """Numbers of at least 0."""
+    for name, number in numbers.items():
+        if not number >= 0:
+            raise ValueError(f"{name} must not be negative, got {number!r}")
+
+
+def check_positive(**numbers: Any) -> None:
+    """Numbers above 0 that are finite."""
+    for name, number in numbers.items():
+        if not 0 < number < float("inf"):
+            raise ValueError(f"{name} must be positive and finite, got {number!r}")
+
+
+def check_choice(choices: Iterable[str], /, **given: Any) -> None:
+    """Words among `choices`."""
+    known = list(choices)
+    for name, word in given.items():
+        if word not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {word!r}")

@@ -1,0 +1,40 @@
+"""The weight of log p − log q of the latents: 1 in a bound, and less while it is warmed up."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+
+class ScaleLatents(Messenger):
+    """Multiplies by `weight` the log-probability of the latent sites in `drawn`; those that a guide draws it adds.
+
+    Observed sites keep theirs, and so does a y that the guide leaves to the model: it stands inside a logarithm.
+    """
+
+    def __init__(self, weight: Tensor, drawn: set[str], *, guide: bool = False) -> None:
+        super().__init__()
+        self.weight = weight
+        self.drawn = drawn
+        self.guide = guide
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["is_observed"]:
+            return
+        if self.guide:
+            self.drawn.add(msg["name"])
+        if msg["name"] in self.drawn:
+            msg["scale"] = msg["scale"] * self.weight
+
+
+@contextmanager
+def weighted_by(kl_weight: Tensor, value: float) -> Iterator[None]:
+    """Inside, an objective's `kl_weight` has this value; afterwards it has the one of before."""
+    before = kl_weight.clone()
+    kl_weight.fill_(value)
+    try:
+        yield
+    finally:
+        kl_weight.copy_(before)
