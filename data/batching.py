@@ -33,6 +33,11 @@ class Batches:
         fingerprint: equal for equal rows with equal labels, so that a run is not resumed with others.
     """
 
+    declared_settings = (
+        "num_labelled", "num_unlabelled", "num_classes", "labelled_batch_size", "unlabelled_batch_size", "binarize",
+        "transform", "seed", "fingerprint",
+    )  # fmt: skip
+
     def __init__(
         self,
         x: Tensor,

@@ -13,6 +13,7 @@ from pyro.distributions import constraints, transforms
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .drawn import PushedForward
 from .mlp import MLP
 
 MIN_SCALE = 1e-4  # the least σ that a network gives, so that a constant column does not end in an infinite density
@@ -60,6 +61,8 @@ class NormalNet(nn.Module):
     with two layers of latents, whose quadratic forms divide by it, that ends training in its first steps.
     """
 
+    declared_settings = ("scale",)
+
     def __init__(self, in_dims: Sequence[int | None], dim: int, *, scale: float | None = None, **mlp: Any) -> None:
         super().__init__()
         if scale is not None and not scale > 0:
@@ -83,6 +86,8 @@ class LowRankNormalNet(nn.Module):
 
     The weights of W start small: at W = 0 a bound has no gradient in W.
     """
+
+    declared_settings = ("rank",)
 
     def __init__(self, in_dims: Sequence[int | None], dim: int, *, rank: int = 2, **mlp: Any) -> None:
         super().__init__()
@@ -113,6 +118,8 @@ class BoundedNormalNet(nn.Module):
         unbounded: what draws z̃ in the Gaussian's place, called as `NormalNet` is, such as `FlowNet`.
         mlp: keywords of `MLP`.
     """
+
+    declared_settings = ("low", "high")
 
     def __init__(
         self,
@@ -183,6 +190,8 @@ class ClosedUniform(dist.Uniform):
 class UniformBox(nn.Module):
     """The uniform distribution on [low, high]^dim, whatever the conditions."""
 
+    declared_settings = ("low", "high")
+
     def __init__(self, dim: int, low: float, high: float) -> None:
         super().__init__()
         _check_range(low, high)
@@ -238,7 +247,7 @@ def central_value(distribution: dist.TorchDistribution) -> Tensor:
     if not isinstance(inner, dist.TransformedDistribution):
         return distribution.mean
     value = central_value(inner.base_dist)
-    if hasattr(inner, "push"):  # a flow
+    if isinstance(inner, PushedForward):
         return inner.push(value)[0]
     for transform in inner.transforms:
         value = transform(value)

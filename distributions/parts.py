@@ -14,6 +14,8 @@ from .drawn import ScoredAsDrawn
 class OfFirst(nn.Module):
     """p(y | z_1, …, z_dim): the conditional `net` of the first `dim` coordinates of its only condition."""
 
+    declared_settings = ("dim",)
+
     def __init__(self, net: nn.Module, dim: int) -> None:
         super().__init__()
         self.net = net

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 from semipyro.distributions import ACTIVATIONS, FLOWS, LIKELIHOODS
 from semipyro.files import write_whole
 from semipyro.inference.training.checkpoint import differences, read_checkpoint
-from semipyro.inference.training.fit import DEVICES
 from semipyro.inference.training.precision import PRECISIONS
+from semipyro.inference.training.run import DEVICES
 
 WEIGHTS = {
     "labelled_weight": "weight of the mean labelled bound beside the unlabelled",

@@ -29,6 +29,8 @@ class CaGeM(nn.Module):
         y_dim: K, to compare labels with; None where nobody knows.
     """
 
+    declared_settings = ("y_dim",)
+
     def __init__(
         self, *, p_x: nn.Module, p_z1: nn.Module, p_y: nn.Module, z2_dim: int, y_dim: int | None = None
     ) -> None:

@@ -32,6 +32,7 @@ class GMDGM(nn.Module):
         ValueError: `y_prior` is not K probabilities that sum to one.
     """
 
+    declared_settings = ("y_dim", "y_prior")
     y_prior: Tensor
 
     def __init__(

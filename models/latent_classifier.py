@@ -31,6 +31,8 @@ class LatentClassifier(nn.Module):
         y_dim: K, to compare labels with; None where nobody knows.
     """
 
+    declared_settings = ("y_dim",)
+
     def __init__(self, *, p_x: nn.Module, p_y: nn.Module, z_dim: int, y_dim: int | None = None) -> None:
         super().__init__()
         self.p_x = p_x

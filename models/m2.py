@@ -30,6 +30,7 @@ class M2(nn.Module):
         ValueError: `y_prior` is not K probabilities that sum to one.
     """
 
+    declared_settings = ("y_dim", "y_prior")
     y_prior: Tensor
 
     def __init__(

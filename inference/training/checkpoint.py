@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+FORMAT = 2  # of checkpoints: their settings are those that the parts of a run declare; in 1 they were all scalars
 PREFIX = "objective."  # what `fit` puts before the names of an objective's weights
 
 
@@ -52,8 +53,15 @@ def check_weights(objective: nn.Module, state: Mapping[str, Tensor], path: str |
         raise ValueError(f"{path} belongs to an objective with other networks: {different}")
 
 
-def check_settings(settings: Mapping[str, Any], saved: Mapping[str, Any], path: str | Path) -> None:
-    """A ValueError that lists the settings that differ."""
+def check_settings(settings: Mapping[str, Any], checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """A ValueError that lists the settings in which this run differs from that of a checkpoint.
+
+    A checkpoint of version 0.1 holds every public scalar of every part, declared or not: of these the ones that this
+    run declares are compared.
+    """
+    saved = checkpoint["fit_settings"]
+    if checkpoint.get("format", 1) == 1:
+        saved = {name: saved.get(name) for name in settings}
     if different := differences(settings, saved):
         raise ValueError(f"{path} belongs to a run with other settings: {different}")
 

@@ -15,25 +15,20 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...modules import module_tensor
 from ..evaluation.measures import check_validation, evaluate
 from ..objectives import Objective
 from .checkpoint import check_settings, check_weights, load_weights, objective_state, read_checkpoint
-from .precision import PRECISIONS
+from .run import Batch, Row, Run, Settings
 
 if TYPE_CHECKING:
     from .loop import Training
-
-Batch = tuple[Tensor | None, Tensor | None, Tensor | None]
-DEVICES = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "mps": "mps"}
 
 
 def fit(
@@ -60,10 +55,10 @@ def fit(
     strategy: str = "auto",
     precision: str = "32",
     progress: bool | None = None,
-    report: Callable[[dict[str, float]], None] | None = None,
+    report: Callable[[Row], None] | None = None,
     loggers: Sequence[Any] = (),
     callbacks: Sequence[Any] = (),
-) -> list[dict[str, float]]:
+) -> list[Row]:
     """Minimises `objective(...)["loss"]` and returns the history, one row of numbers per epoch.
 
     A row holds `epoch` (from 1), `loss`, the objective's terms (means over the epoch, nats per data point),
@@ -112,83 +107,48 @@ def fit(
         FloatingPointError: a loss or gradient that is NaN or infinite; it names the epoch, the step and the term, and
             the last checkpoint stays as it was.
     """
-    check_fit_settings(
+    settings = Settings(
         epochs=epochs, learning_rate=learning_rate, weight_decay=weight_decay, kl_warmup=kl_warmup,
         gradient_clip_norm=gradient_clip_norm, gradient_clip_value=gradient_clip_value, patience=patience,
         device=device, precision=precision,
     )  # fmt: skip
     monitor = _rehearse(objective, validation, validation_bound_x, monitor, needed=bool(patience or restore_best))
-    compared = {
-        "learning_rate": float(learning_rate),
-        "weight_decay": float(weight_decay),
-        "kl_warmup": int(kl_warmup),
-        "gradient_clip_norm": gradient_clip_norm and float(gradient_clip_norm),
-        "gradient_clip_value": gradient_clip_value and float(gradient_clip_value),
-        "optimizer": getattr(optimizer, "__name__", type(optimizer).__name__),
-        "monitor": monitor,
-        "precision": str(precision),
-        **_described(objective, batches),
-    }
     with ExitStack() as stack:
         folder = _folder(out, resume, alone=str(devices) == "1", keep=restore_best, stack=stack)
-        checkpoint = _to_resume(objective, compared, folder, epochs) if resume else None
-
-        from .loop import Training, run  # Lightning takes seconds to import
-
-        training = Training(
-            objective, batches, epochs=epochs, validation=validation, validation_bound_x=validation_bound_x,
-            schedule=schedule, optimizer=optimizer, patience=patience, compared=compared, folder=folder,
+        run = Run(
+            objective=objective, batches=batches, settings=settings, optimizer=optimizer, schedule=schedule,
+            validation=validation, validation_bound_x=validation_bound_x, monitor=monitor, folder=folder,
             metrics_file=None if out is None else Path(out) / "metrics.csv", report=report,
         )  # fmt: skip
+        checkpoint = _to_resume(run) if resume else None
+
+        from .loop import Training, train  # Lightning takes seconds to import
+
+        training = Training(run)
         if checkpoint is None or not training.is_over(checkpoint["history"]):
-            run(
+            train(
                 training, checkpoint=folder / "last.ckpt" if folder and checkpoint else None, progress=progress,
-                accelerator=DEVICES[device], devices=devices, strategy=strategy, loggers=loggers, callbacks=callbacks,
+                devices=devices, strategy=strategy, loggers=loggers, callbacks=callbacks,
             )  # fmt: skip
-        return _finish(training, folder, restore_best)
+        return _finish(training, restore_best)
 
 
-def check_fit_settings(
-    *,
-    epochs: int,
-    learning_rate: float = 3e-4,
-    weight_decay: float = 0.0,
-    kl_warmup: int = 0,
-    gradient_clip_norm: float | None = None,
-    gradient_clip_value: float | None = None,
-    patience: int | None = None,
-    device: str = "auto",
-    precision: str = "32",
-) -> None:
+def check_fit_settings(**settings: Any) -> None:
     """What `fit` asks of its settings, to be asked before anything else is done.
+
+    Args:
+        settings: keywords of `Settings`: `epochs`, `learning_rate`, `weight_decay`, `kl_warmup`, `gradient_clip_norm`,
+            `gradient_clip_value`, `patience`, `device`, `precision`.
 
     Raises:
         ValueError: the first setting that is out of range or unknown, and what it may be.
     """
-    for name, count, least in (("epochs", epochs, 1), ("kl_warmup", kl_warmup, 0), ("patience", patience, 1)):
-        if count is not None and (not isinstance(count, Integral) or count < least):
-            raise ValueError(f"{name} must be an integer of at least {least}, got {count!r}")
-    positive = {
-        "learning_rate": learning_rate,
-        "gradient_clip_norm": gradient_clip_norm,
-        "gradient_clip_value": gradient_clip_value,
-    }
-    for name, number in positive.items():
-        if number is not None and not 0 < number < float("inf"):
-            raise ValueError(f"{name} must be positive and finite, got {number!r}")
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay must not be negative, got {weight_decay!r}")
-    for name, choice, table in (("device", device, DEVICES), ("precision", str(precision), PRECISIONS)):
-        if choice not in table:
-            raise ValueError(f"{name} must be one of {', '.join(table)}, got {choice!r}")
-    present: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if device in present and not present[device]():
-        raise ValueError(f"device {device!r} is not available on this machine; choose 'cpu' or 'auto'")
+    Settings(**settings)
 
 
-def _finish(training: Training, folder: Path | None, restore_best: bool) -> list[dict[str, float]]:
+def _finish(training: Training, restore_best: bool) -> list[Row]:
     """The history and the weights to end with, which forked processes leave in the checkpoint only."""
-    history, objective = training.history, training.objective
+    history, objective, folder = training.history, training.objective, training.run.folder
     if folder and (folder / "last.ckpt").exists():
         history = read_checkpoint(folder / "last.ckpt")["history"]
         load_weights(objective, folder / ("best.ckpt" if restore_best else "last.ckpt"))
@@ -215,37 +175,17 @@ def _folder(out: str | Path | None, resume: bool, *, alone: bool, keep: bool, st
     return folder
 
 
-def _to_resume(
-    objective: Objective, compared: dict[str, Any], folder: Path | None, epochs: int
-) -> dict[str, Any] | None:
+def _to_resume(run: Run) -> dict[str, Any] | None:
     """The last checkpoint, once it is known to be whole and of this run; None before the first epoch's end."""
-    path = Path(folder or "") / "last.ckpt"
+    path, epochs = Path(run.folder or "") / "last.ckpt", run.settings.epochs
     if not path.exists():
         return None
     checkpoint = read_checkpoint(path)
-    check_settings(compared, checkpoint["fit_settings"], path)
-    check_weights(objective, objective_state(checkpoint), path)
+    check_settings(run.compared(), checkpoint, path)
+    check_weights(run.objective, objective_state(checkpoint), path)
     if len(checkpoint["history"]) > epochs:
         raise ValueError(f"{path} has {len(checkpoint['history'])} epochs behind it, more than epochs={epochs}")
     return checkpoint
-
-
-def _described(objective: Objective, batches: object) -> dict[str, Any]:
-    """Types, public plain attributes and small constants of every part, to compare a checkpoint's with this run's.
-
-    Batch norm's statistics are no constants, and `kl_weight` is compared as it was given.
-    """
-    parts: dict[str, object] = {f"objective.{name}".rstrip("."): part for name, part in objective.named_modules()}
-    described: dict[str, Any] = {}
-    for path, part in {**parts, "batches": batches}.items():
-        described[path] = type(part).__name__
-        for name, value in getattr(part, "__dict__", {}).items():
-            if isinstance(value, bool | int | float | str) and not name.startswith("_") and name != "training":
-                described[f"{path}.{name}"] = value.item() if isinstance(value, np.generic) else value
-        if isinstance(part, nn.Module) and not isinstance(part, nn.modules.batchnorm._BatchNorm):
-            small = (item for item in part.named_buffers(recurse=False) if item[1].numel() <= 1000)
-            described |= {f"{path}.{name}": buffer.tolist() for name, buffer in small}
-    return described
 
 
 def _rehearse(

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ...compat import mend_torchvision
+from ...contract import Resumable
 
 with warnings.catch_warnings():  # the imports add filters, which joblib would carry, with Lightning, into its workers
     mend_torchvision()  # before Lightning, which imports it
@@ -31,62 +32,40 @@ from ...files import write_whole
 from ...modules import module_tensor
 from ..evaluation import evaluate
 from ..objectives import Objective
+from ..objectives.kl_weight import weighted_by
+from .checkpoint import FORMAT
 from .precision import network_precision
+from .run import DEVICES, Row, Run
 
-Row = dict[str, float]
 DTYPES = {"32": None, "bf16": torch.bfloat16}
 
 
 class Training(LightningModule):
-    """One run of `fit`, where the arguments are explained; `compared` are the settings that a checkpoint keeps.
+    """A run of `fit`, as Lightning trains it.
 
     What changes with the epoch depends on its number alone, and which epoch was best is read from the history, so
     that a checkpoint needs little: weights, optimiser, history, the seed, and where the batches stand.
     """
 
-    def __init__(
-        self,
-        objective: Objective,
-        batches: Iterable[Any],
-        *,
-        epochs: int,
-        validation: tuple[Tensor, Tensor | None] | None,
-        validation_bound_x: Tensor | None,
-        schedule: Callable[[int], float] | None,
-        optimizer: Callable[..., torch.optim.Optimizer],
-        patience: int | None,
-        compared: dict[str, Any],
-        folder: Path | None,
-        metrics_file: Path | None,
-        report: Callable[[Row], None] | None,
-    ) -> None:
+    def __init__(self, run: Run) -> None:
         super().__init__()
-        self.objective = objective
-        self.batches = batches
-        self.epochs = int(epochs)
-        self.validation = validation
-        self.validation_bound_x = validation_bound_x
-        self.schedule = schedule
-        self.make_optimizer = optimizer
-        self.patience = patience
-        self.compared = compared
-        self.folder = folder
-        self.metrics_file = metrics_file
-        self.report = report
-        self.kl_target = objective.kl_weight.item()
+        self.run, self.settings = run, run.settings
+        self.objective = run.objective
+        self.compared = run.compared()
+        self.kl_target = run.objective.kl_weight.item()
         self.history: list[Row] = []
         self.seed = int(torch.randint(2**31, ()).item())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Weight decay on matrices, none on biases."""
         parameters = [p for p in self.objective.parameters() if p.requires_grad]
-        matrices = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.compared["weight_decay"]}
+        matrices = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": float(self.settings.weight_decay)}
         others = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
-        return self.make_optimizer([matrices, others], lr=self.compared["learning_rate"])
+        return self.run.optimizer([matrices, others], lr=float(self.settings.learning_rate))
 
     def on_fit_start(self) -> None:
         """The networks' precision, on the device that they are on by now."""
-        dtype = DTYPES[network_precision(self.compared["precision"], self.device)]
+        dtype = DTYPES[network_precision(str(self.settings.precision), self.device)]
         for network in networks(self.objective):
             network.autocast_dtype = dtype
 
@@ -96,8 +75,8 @@ class Training(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """The epoch's learning rate and `kl_weight`, and empty sums."""
-        epoch, warmup = self.current_epoch, self.compared["kl_warmup"]
-        self.rate = float(self.compared["learning_rate"] * (self.schedule(epoch) if self.schedule else 1.0))
+        epoch, warmup = self.current_epoch, self.settings.kl_warmup
+        self.rate = float(self.settings.learning_rate * (self.run.schedule(epoch) if self.run.schedule else 1.0))
         for group in self.optimizers().param_groups:  # type: ignore[union-attr] # there is one optimiser
             group["lr"] = self.rate
         self.objective.kl_weight.fill_(self.kl_target * (min(1.0, (epoch + 1) / warmup) if warmup else 1.0))
@@ -128,64 +107,70 @@ class Training(LightningModule):
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not torch.isfinite(norm):
             raise self._broken("the gradient of loss is NaN or infinite")
-        if self.compared["gradient_clip_norm"] is not None:
-            clip_grads_with_norm_(parameters, self.compared["gradient_clip_norm"], norm)
-        if self.compared["gradient_clip_value"] is not None:
-            torch.nn.utils.clip_grad_value_(parameters, self.compared["gradient_clip_value"])
+        if self.settings.gradient_clip_norm is not None:
+            clip_grads_with_norm_(parameters, self.settings.gradient_clip_norm, norm)
+        if self.settings.gradient_clip_value is not None:
+            torch.nn.utils.clip_grad_value_(parameters, self.settings.gradient_clip_value)
 
     def on_train_epoch_end(self) -> None:
         """Adds the epoch's row to the history, tells whoever wants to know, and saves."""
         row: Row = {"epoch": self.current_epoch + 1, **self._means()}
-        if self.validation is not None:
-            row |= self._validate(*self.validation)
+        if self.run.validation is not None:
+            row |= self._validate(*self.run.validation)
         row |= {"learning_rate": self.rate, "kl_weight": self.objective.kl_weight.item()}
         row["seconds"] = time.perf_counter() - self.start
         self.history.append(row)
         self.log_dict({name: torch.tensor(value) for name, value in row.items() if name != "epoch"})
-        if self.metrics_file is not None and self.trainer.is_global_zero:
-            write_metrics(self.history, self.metrics_file)
+        if self.run.metrics_file is not None and self.trainer.is_global_zero:
+            write_metrics(self.history, self.run.metrics_file)
         self._save()
-        if self.report is not None and self.trainer.is_global_zero:
-            self.report(row)
+        if self.run.report is not None and self.trainer.is_global_zero:
+            self.run.report(row)
         self.trainer.should_stop = self.is_over(self.history)
 
     def is_over(self, history: Sequence[Row]) -> bool:
         """Whether nothing is left to do: all epochs are done, or `patience` of them brought no new best."""
+        patience = self.settings.patience
         waited = len(history) - 1 - self._best(history) if history else 0
-        return len(history) >= self.epochs or (self.patience is not None and waited >= self.patience)
+        return len(history) >= self.settings.epochs or (patience is not None and waited >= patience)
 
     def _best(self, history: Sequence[Row]) -> int:
-        monitor = self.compared["monitor"]
+        monitor = self.run.monitor
         return max(range(len(history)), key=lambda i: history[i][monitor]) if monitor else len(history) - 1
 
     def _save(self) -> None:
-        if self.folder is None:
+        if self.run.folder is None:
             return
-        if self.compared["monitor"] and self._best(self.history) == len(self.history) - 1:
-            self.trainer.save_checkpoint(self.folder / "best.ckpt")
-        self.trainer.save_checkpoint(self.folder / "last.ckpt")
+        if self.run.monitor and self._best(self.history) == len(self.history) - 1:
+            self.trainer.save_checkpoint(self.run.folder / "best.ckpt")
+        self.trainer.save_checkpoint(self.run.folder / "last.ckpt")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what a resumed run needs to see the same numbers."""
-        state = self.batches.state_dict() if hasattr(self.batches, "state_dict") else None
-        checkpoint |= {"fit_settings": self.compared, "history": self.history, "seed": self.seed, "batches": state}
+        batches = self.run.batches
+        state = batches.state_dict() if isinstance(batches, Resumable) else None
+        checkpoint |= {
+            "format": FORMAT,
+            "fit_settings": self.compared,
+            "history": self.history,
+            "seed": self.seed,
+            "batches": state,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes it back."""
         self.history, self.seed = checkpoint["history"], checkpoint["seed"]
-        if checkpoint["batches"] is not None and hasattr(self.batches, "load_state_dict"):
-            self.batches.load_state_dict(checkpoint["batches"])
+        if checkpoint["batches"] is not None and isinstance(self.run.batches, Resumable):
+            self.run.batches.load_state_dict(checkpoint["batches"])
 
     def _validate(self, x: Tensor, y: Tensor | None) -> Row:
         """`validation_…` of what `evaluate` measures, with `kl_weight` 1 and the same noise in every epoch."""
         torch.manual_seed(self.seed)
-        weight = self.objective.kl_weight.item()
-        self.objective.kl_weight.fill_(1.0)
         try:
-            measured = evaluate(self.objective, x, y, bound_x=self.validation_bound_x)
+            with weighted_by(self.objective.kl_weight, 1.0):
+                measured = evaluate(self.objective, x, y, bound_x=self.run.validation_bound_x)
         except FloatingPointError as error:
             raise self._broken(f"in validation, {error}") from error
-        self.objective.kl_weight.fill_(weight)
         return {f"validation_{name}": value for name, value in measured.items()}
 
     def _share(self, rows: Tensor | None) -> Tensor | None:
@@ -219,11 +204,11 @@ class Loader:
     def __iter__(self) -> Iterator[Any]:
         """One pass."""
         self.training.seed_epoch()
-        yield from self.training.batches
+        yield from self.training.run.batches
 
     def __len__(self) -> int:
         """The batches in a pass; a TypeError, which Lightning expects, where nobody knows."""
-        return len(self.training.batches)  # type: ignore[arg-type]
+        return len(self.training.run.batches)  # type: ignore[arg-type]
 
 
 class Atomic(TorchCheckpointIO):
@@ -259,7 +244,7 @@ class Bar(Callback):
         self.bar.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Ends all the same."""
+        """Closes the bar, also where the training ends with an error."""
         if hasattr(self, "bar"):
             self.bar.close()
 
@@ -269,12 +254,11 @@ class Bar(Callback):
         self.bar.set_postfix({name: f"{row[name]:.4g}" for name in shown if name in row}, refresh=False)
 
 
-def run(
+def train(
     training: Training,
     *,
     checkpoint: Path | None,
     progress: bool | None,
-    accelerator: str,
     devices: int | str,
     strategy: str,
     loggers: Sequence[Any],
@@ -285,10 +269,10 @@ def run(
         progress = sys.stderr.isatty() or in_notebook()
     with quiet(), interruptible(), restored(training):
         trainer = Trainer(
-            accelerator=accelerator,
+            accelerator=DEVICES[training.settings.device],
             devices=devices,
             strategy=strategy,
-            max_epochs=training.epochs,
+            max_epochs=int(training.settings.epochs),
             logger=list(loggers) or False,
             callbacks=[*callbacks, *([Bar()] if progress else [])],
             plugins=[Atomic()],
