@@ -152,10 +152,10 @@ def test_it_prints_as_a_table_with_a_line_for_each_guide(linear):
     ("change", "message"),
     [
         ({"guides": {}}, "nothing to compare"),
-        ({"draws": 0}, "draws must be at least 1"),
+        ({"draws": 0}, "draws must be an integer of at least 1"),
         ({"x": torch.zeros(5)}, r"\(N, D\)"),
         ({"bound_x": torch.zeros(5)}, r"\(N, D\)"),
-        ({"num_samples": 0}, "num_samples must be a positive"),
+        ({"num_samples": 0}, "num_samples must be an integer of at least 1"),
         ({"epochs": 0}, "epochs"),
     ],
 )

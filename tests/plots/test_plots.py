@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 
 import numpy as np
 import pyro
@@ -34,15 +35,16 @@ class LinearModel(nn.Module):
         super().__init__()
         self.A = nn.Parameter(torch.rand(num_classes, x_dim))
         self.B = nn.Parameter(0.2 * torch.rand(z_dim, x_dim))
+        self.register_buffer("y_prior", torch.full((num_classes,), 1 / num_classes))
         self.dropout = nn.Dropout(0.9)  # a mean is reproducible in evaluation mode only
 
     def mean(self, y, z):
         return self.dropout(y @ self.A + z @ self.B)
 
     def forward(self, x, y=None):
-        num_classes, z_dim = len(self.A), len(self.B)
+        z_dim = len(self.B)
         with pyro.plate("data", len(x)):
-            y = pyro.sample("y", OneHotCategorical(x.new_ones(num_classes)), obs=y)
+            y = pyro.sample("y", OneHotCategorical(self.y_prior), obs=y)
             z = pyro.sample("z", Normal(x.new_zeros(z_dim), 1.0).to_event(1))
             pyro.sample("x", Normal(self.mean(y, z), 0.1).to_event(1), obs=x)
 
@@ -206,6 +208,38 @@ def test_class_samples_has_a_row_of_means_for_each_class(shape):
         torch.testing.assert_close(rest @ plane @ model.B, rest, atol=1e-4, rtol=0)
     assert not np.allclose(found[0, 0], found[0, 1]), "z is drawn for each"
     assert tick_labels(figure.axes[0].yaxis) == ["ant", "bee", "cat"]
+
+
+class SignModel(nn.Module):
+    """z ~ N(0, 1), y is the sign of z (a third class never comes), x ~ N(z, 0.01): x given y is half a Gaussian."""
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", Normal(x.new_zeros(1), 1.0).to_event(1))
+            logits = torch.cat([-1000 * z, 1000 * z, z.new_full(z.shape, -1e6)], -1)
+            pyro.sample("y", OneHotCategorical(logits=logits), obs=y)
+            pyro.sample("x", Normal(z.expand(*z.shape[:-1], 2), 0.01).to_event(1), obs=x)
+
+
+def test_class_samples_where_the_class_depends_on_a_latent():
+    """E[x | y] = ∓√(2/π), and x has the sign of its class. The site y alone, fixed, would leave a mean of 0."""
+    count = 500
+    found = scatters(class_samples(SignModel(), 2, (2,), per_class=count))
+    half = math.sqrt(2 / math.pi)
+    for (points, _), sign in zip(found.values(), (-1, 1), strict=True):
+        x = torch.as_tensor(points)[:, 0]
+        assert len(x) == count
+        assert (sign * x > -0.05).all()
+        assert abs(x.mean() - sign * half) < 5 * math.sqrt((1 - half**2) / count)
+    fixed = sample(SignModel(), count, one_hot([1] * count, 3))[:, 0]
+    assert abs(fixed.mean() - half) > 5 * math.sqrt((1 - half**2) / count), "a case that must fail"
+
+
+def test_a_class_that_the_model_never_draws_is_left_empty(monkeypatch):
+    monkeypatch.setattr("semipyro.plots.samples.ROUNDS", 1)
+    found = cells(class_samples(SignModel(), 3, (1, 2), per_class=2))
+    assert [bool(np.isnan(found[row, 0].astype(float)).all()) for row in range(3)] == [False, False, True]
+    assert set(scatters(class_samples(SignModel(), 3, (2,), per_class=2))) == {"0", "1"}
 
 
 def test_ten_pictures_of_each_class_unless_told():
