@@ -142,7 +142,7 @@ def _bounds(objective: Objective, x: Tensor, num_samples: int, draws: int) -> Ro
 
 
 def _bound(objective: Objective, x: Tensor, draws: int, kl_weight: float) -> float:
-    """The mean bound under a weight of the KL terms, with the same noise for every weight."""
+    """The mean of the bound over the draws at this `kl_weight`; the noise is the same for every weight."""
     with torch.random.fork_rng(), weighted_by(objective.kl_weight, kl_weight):
         return sum(evaluate(objective, x)["unlabelled"] for _ in range(draws)) / draws
 

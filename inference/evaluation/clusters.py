@@ -29,7 +29,8 @@ from .sampling import sample
 def cluster_map(classifier: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """map(k) = argmax_c #{n : argmax q(y | x_n) = k, y_n = c}: the majority true class of each cluster, (K,) int64.
 
-    Of equally many, the smaller class. A cluster without labelled rows has -1, which is right for no row.
+    Where two classes are equally frequent, the smaller one counts. A cluster without labelled rows gets -1, which no
+    label equals.
 
     Args:
         classifier: x → `OneHotCategorical`.
@@ -54,7 +55,8 @@ def cluster_accuracy(
     """mean_n [map(argmax q(y | x_n)) = y_n]: the accuracy after each cluster is given its majority class.
 
     Without `map_from` the map is fitted on (x, y) itself, as Willetts et al. (2019), arXiv:1901.08560, section 6.3, do
-    on the test set. That flatters: with as many clusters as rows it is 1. Fit it on the validation rows instead.
+    on the test set. Such a map flatters the clusters: with as many clusters as rows the accuracy is 1. Fit it on the
+    validation rows.
 
     Args:
         classifier: x → `OneHotCategorical`.
@@ -77,7 +79,7 @@ def cluster_accuracy(
 def match_dimensions(scores: Tensor) -> Tensor:
     """π = argmax Σ_c scores[c, π(c)] over all ways to give every class a dimension of its own, (C,) int64.
 
-    The clean form of the matching in "Inverting VAEs for improved generative accuracy" (Gemp et al., 2017): their
+    The optimal form of the matching in "Inverting VAEs for improved generative accuracy" (Gemp et al., 2017): their
     scores are log-probabilities of the classes for the canonical image of each dimension (`canonical_images`), under
     a classifier that was trained with all labels. The Hungarian algorithm, by SciPy.
 
@@ -110,7 +112,8 @@ def cross_entropy(classifier: Classifier, x: Tensor, y: Tensor, *, dimensions: T
     """−mean_n log q(y = dimensions[y_n] | x_n), in nats; log K for a classifier that knows nothing.
 
     Log-probabilities are those of the log-softmax where the classifier has logits, and nothing is clipped: a true
-    class of probability 0 makes it infinite. Gemp et al. (2017) clip at 1e-6 and report 2.07, and 2.30 = ln 10 for M2.
+    class of probability 0 makes the cross-entropy infinite. Gemp et al. (2017) clip at 1e-6 and report 2.07, and
+    2.30 = ln 10 for M2.
 
     Args:
         classifier: x → `OneHotCategorical`.
@@ -161,7 +164,7 @@ def canonical_images(model: Model, guide: Guide, x_labelled: Tensor, y_labelled:
 
     What each dimension of y stands for, in one picture: Fig. 2 of "Inverting VAEs for improved generative accuracy"
     (Gemp et al., 2017). Where q(z | x, y) is transformed, its mean is the image of the base's (`central_value`).
-    It says something of a model whose p(x | y, z) reads y. Any other latent is drawn.
+    The images differ only where p(x | y, z) reads y. A latent other than z is drawn from the model.
 
     Args:
         model: p, with the sites y and z.
@@ -184,7 +187,7 @@ def canonical_images(model: Model, guide: Guide, x_labelled: Tensor, y_labelled:
 
 
 def probabilities(classifier: Classifier, x: Tensor) -> Tensor:
-    """q(y | x), (N, K), on the CPU; in evaluation mode, in chunks."""
+    """q(y | x), (N, K), on the CPU, computed in evaluation mode and in chunks."""
     return _of_rows(classifier, x, lambda found: found.probs)
 
 
@@ -204,7 +207,7 @@ def _of_rows(classifier: Classifier, x: Tensor, read: Callable[[OneHotCategorica
 
 
 def _log_probs(found: OneHotCategorical) -> Tensor:
-    """PyTorch turns probabilities into logits with a clip at 1e-7, so they are read as what they were given as."""
+    """log q(y | x) from probabilities where these were given, as PyTorch would clip them at 1e-7 for its logits."""
     given_logits = found._param is found.logits
     return found.logits if given_logits else found.probs.log()
 

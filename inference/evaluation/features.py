@@ -1,4 +1,4 @@
-"""What M2 reads of an M1 before it, in M1+M2: the Gaussians q(z | x), of which it sees a new draw in each batch.
+"""The features that M2 learns from in M1+M2: draws of M1's Gaussians q(z | x), new ones in each batch.
 
 "Semi-supervised learning with deep generative models" (Kingma et al., 2014), arXiv:1406.5298, and its authors' code.
 """
@@ -25,7 +25,7 @@ def features(m1: Objective, x: Tensor) -> Tensor:
     q_z = [m1.guide.q_z(part) for part in x.to(module_tensor(m1)).split(ROWS)]
     try:
         return torch.cat([torch.cat([q.mean, q.stddev], 1) for q in q_z]).float().cpu()
-    except NotImplementedError as error:  # as torch says that a mean has no closed form
+    except NotImplementedError as error:  # PyTorch raises it where a mean has no closed form
         raise ValueError(
             "M1's q(z | x) is a flow, and features are its means and standard deviations; train M1 without a flow"
         ) from error

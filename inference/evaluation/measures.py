@@ -1,7 +1,7 @@
 """Measures of a trained model: its bounds, accuracy, and the importance-weighted bound.
 
-Nothing here is differentiated or depends on a paper: a classifier is any callable x → `OneHotCategorical`, a model and
-a guide are anything that keeps the contract.
+No gradient is computed here, and nothing depends on a paper: a classifier is any callable x → `OneHotCategorical`, and
+model and guide are any that keep the contract.
 """
 
 import math
@@ -48,7 +48,7 @@ def accuracy(classifier: Classifier, x: Tensor, y: Tensor) -> float:
 
 
 def check_validation(x: Tensor, y: Tensor | None, bound_x: Tensor | None) -> None:
-    """Rows, as many integer labels, and as many rows for the bounds; a ValueError otherwise."""
+    """A ValueError unless x holds rows, y as many integer labels, and bound_x as many rows as x."""
     check_rows(x, "x")
     if y is not None:
         check_labels(y, x, None, "y")

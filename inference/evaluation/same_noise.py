@@ -1,4 +1,4 @@
-"""Predictions of a row that do not depend on the rows beside it."""
+"""The same noise for every row, so that the prediction of a row does not depend on the rows beside it."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ class SameNoise(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Sees every call of PyTorch's; `Tensor.normal_` is what all normal draws are made of."""
+        """Replaces the calls of `Tensor.normal_`, through which PyTorch makes all normal draws."""
         if func is not Tensor.normal_ or args[0].ndim < 2:
             return func(*args, **(kwargs or {}))
         tensor, *others = args

@@ -1,4 +1,4 @@
-"""Samples of any model, also of given classes where the class depends on a latent."""
+"""Samples of a model, of all classes or of given ones, also where the class depends on a latent."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -78,11 +78,11 @@ def sample_classes(model: Model, y: Tensor, num_classes: int) -> Tensor:
 def draw_classes(
     model: Model, y: Tensor, num_classes: int, *, mean: bool = False, rounds: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A draw from p(x | y_n) for each n, (N, D), and which rows are missing, (N,) of booleans, and NaN.
+    """A draw from p(x | y_n) for each n, (N, D), and which rows were not found, (N,); these are NaN.
 
-    Where p(y) is a constant, y is given to the model. Where y depends on a latent, that would leave p of the latent as
-    it is without y. So x, y and the latents are drawn together, until every class has come up often enough: rows with
-    y = k are draws from p(x | y = k).
+    Where p(y) is a constant, y is given to the model. Where y depends on a latent, the latent would then be drawn as
+    if y were not known; so the latents, y and x are drawn together, until every class has come up often enough, and
+    the rows with y = k are draws from p(x | y = k).
 
     Args:
         model: p.

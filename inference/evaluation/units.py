@@ -4,8 +4,8 @@
     component_kl_jki = KL(p(z_i | y=j) ‖ p(z_i | y=k))                      where the components of a mixture differ
     active_units     = #{i : Var_x(E_q[z_i | x]) > threshold}
 
-Model and guide are anything that keeps the contract; the latents on which a site is conditioned are drawn from the
-guide, and y too where it is not given.
+Model and guide are any that keep the contract. What a latent is conditioned on is drawn from the guide, and so is y
+where it is not given.
 
 Shapes: x (N, D); y one-hot (N, K); z (N, L).
 """

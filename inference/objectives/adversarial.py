@@ -25,7 +25,8 @@ class AdversarialELBO(Objective):
     """SemiSupervisedELBO's terms, and `adversary` = E_q(z|x,y) log f(y | z) over the labelled rows, in nats.
 
     The value of the loss is that of `SemiSupervisedELBO`. Its gradient also makes f maximise
-    adversary_weight · `adversary`, and whatever z comes from minimise it, through one gradient-reversal layer.
+    adversary_weight · `adversary`, and makes the network that z comes from minimise it, through one layer that reverses
+    the gradient.
 
     Args:
         model: p, called as `model(x, y=None)`.
@@ -82,7 +83,7 @@ class AdversarialELBO(Objective):
 
     @property
     def weights(self) -> dict[str, float]:
-        """The unlabelled bound, or its surrogate, weighs 1."""
+        """Those of the two labelled terms; the unlabelled bound, or its surrogate, weighs 1."""
         return {"labelled": self.labelled_weight, "classification": self.classification_weight}
 
     def adversary_term(self, x: Tensor, y: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ class AdversarialELBO(Objective):
         return torch.stack([self.adversary(reversed_gradient(z)).log_prob(y) for z in draws]).mean()
 
     def loss(self, terms: Terms) -> Tensor:
-        """That of the other terms; the adversary adds a gradient, and nothing to the value."""
+        """The loss of the other terms; `adversary` adds its gradient and leaves the value as it is."""
         loss = super().loss({name: term for name, term in terms.items() if name != "adversary"})
         if "adversary" not in terms:
             return loss
@@ -102,7 +103,7 @@ class AdversarialELBO(Objective):
 
 
 class ReversedGradient(torch.autograd.Function):
-    """The identity, whose gradient is minus what comes back.
+    """The identity with a gradient of the opposite sign.
 
     "Unsupervised domain adaptation by backpropagation" (Ganin and Lempitsky, 2015), arXiv:1409.7495.
     """
@@ -119,5 +120,5 @@ class ReversedGradient(torch.autograd.Function):
 
 
 def reversed_gradient(value: Tensor) -> Tensor:
-    """The value, whose gradient is reversed."""
+    """The value; a gradient that comes back through it changes its sign."""
     return ReversedGradient.apply(value)

@@ -78,12 +78,12 @@ class Objective(nn.Module, ABC):
         with explained(x, "unlabelled" if y is None else "labelled"), self._sites_compared(labelled=y is not None):
             model, guide = self.weighted_programs()
             if y is None and contract.leaves_y_to_model(self.guide):
-                # y is left to the model: Pyro sums it too, but shifts each factor by its own maximum, and underflows
+                # Pyro can sum y in the model too, but it shifts each factor by its own maximum, and underflows
                 return class_weights(model, guide, x, self.num_samples)[0].logsumexp(0).mean()
             return self.mean_elbo(model, guide, x, y)
 
     def classification(self, x: Tensor, y: Tensor) -> Tensor:
-        """The mean over rows, and over S draws of what stands before y, of log q(y | x)."""
+        """The mean of log q(y | x) over rows, and over S draws of the latents that the guide draws before y."""
         classify = contract.classifier(self.guide)
         return torch.stack([classify(x).log_prob(y) for _ in range(self.num_samples)]).mean()
 
@@ -104,7 +104,7 @@ class Objective(nn.Module, ABC):
 
     @contextmanager
     def _sites_compared(self, *, labelled: bool) -> Iterator[None]:
-        """In the first call of a kind, makes an error of what Pyro only warns of: sites that do not match."""
+        """Makes an error of Pyro's warning that sites do not match, in the first call of either kind."""
         if labelled in self._compared:
             yield
             return
@@ -114,7 +114,7 @@ class Objective(nn.Module, ABC):
         self._compared.add(labelled)
 
     def forward(self, x_labelled: Tensor | None, y_labelled: Tensor | None, x_unlabelled: Tensor | None) -> Terms:
-        """The terms and "loss", as differentiable scalars; a side that is None leaves its terms out.
+        """The terms and "loss", as differentiable scalars; where rows are None, their terms are left out.
 
         Args:
             x_labelled: (N_l, D) or None.
@@ -142,15 +142,15 @@ class Objective(nn.Module, ABC):
         return {**terms, "loss": self.loss(terms)}
 
     def statistics_rows(self, x_labelled: Tensor | None, x_unlabelled: Tensor | None) -> Tensor | None:
-        """The rows whose statistics batch normalisation goes by in all terms: the unlabelled ones, with y drawn.
+        """The rows whose statistics batch normalisation uses in all terms: the unlabelled ones, with y drawn.
 
-        Enumerated rows are K copies of each other under classes that they do not have, and labelled rows are few. Those
-        count, without their labels, where there are no others.
+        Enumerated rows are K copies of each other under classes that they do not have, and labelled rows are few.
+        Where there are no unlabelled rows, the labelled ones are used, without their labels.
         """
         return x_unlabelled if x_unlabelled is not None else x_labelled
 
     def _pass_once(self, x: Tensor | None) -> None:
-        """Guide and model once, with y drawn; nothing without rows."""
+        """Runs guide and model once, with y drawn; without rows it does nothing."""
         if x is not None:
             with explained(x, "unlabelled"):
                 poutine.replay(self.model, poutine.trace(self.guide).get_trace(x))(x)

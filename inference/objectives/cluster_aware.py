@@ -79,7 +79,7 @@ class ClusterAwareELBO(Objective):
 
     @property
     def weights(self) -> dict[str, float]:
-        """The unlabelled bound weighs 1."""
+        """Those of the two classification terms; the unlabelled bound weighs 1."""
         return dict.fromkeys(("classification_q", "classification_p"), self.classification_weight)
 
     def bound(self, x: Tensor, y: Tensor | None = None) -> Tensor:

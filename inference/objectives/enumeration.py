@@ -1,8 +1,9 @@
-"""The weight of every class at the same draws of the latents, with y summed out by whoever reads it.
+"""The importance weight of every class at the same draws of the latents; whoever reads the weights sums y out.
 
     log w_y = log p(x, y, z) − log q(z | x, y)      z ~ q, for every y
 
-Here z stands for all continuous latents. What the guide draws before y (a, z1) is shared by the classes.
+Here z stands for all continuous latents. The latents that the guide draws before y (a, z1)
+are the same for all classes.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,7 +54,7 @@ def _enumerated(program: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _log_probs(trace: poutine.Trace) -> dict[str, Tensor]:
-    """log-probabilities, by site."""
+    """The log-probabilities of the sites, by name."""
     trace = pyro.poutine.util.prune_subsample_sites(trace)
     trace.compute_log_prob()
     nodes: Mapping[str, Any] = trace.nodes
@@ -61,5 +62,5 @@ def _log_probs(trace: poutine.Trace) -> dict[str, Tensor]:
 
 
 def _by_class(value: Any, rows: tuple[int, int]) -> Tensor:
-    """As (K, S, N), by broadcasting; K = 1 where it does not depend on y."""
+    """The value broadcast to (K, S, N); K = 1 where it does not depend on y."""
     return value.expand(len(value) if value.ndim == 3 else 1, *rows)

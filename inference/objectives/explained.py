@@ -1,4 +1,4 @@
-"""Errors of Pyro's in terms of what a user gave."""
+"""Pyro's errors, told in terms of what a user gave."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @contextmanager
 def explained(x: Tensor, kind: str) -> Iterator[None]:
-    """What Pyro says of sites that do not match, or of parameters that are NaN, in terms of what was passed."""
+    """Pyro's errors on sites that do not match, and on parameters that are NaN, become errors on what was given."""
     try:
         yield
     except UserWarning as warning:

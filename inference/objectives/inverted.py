@@ -27,9 +27,9 @@ GRADIENTS = ("detached", "score", "relaxed")
 
 
 class InvertedELBO(Objective):
-    """Terms: `labelled` = J_f^l, `unlabelled` = J_f^u, `reverse` = J_r, `discriminative_y` = −L_y, `discriminative_x`.
+    """Terms: `labelled` = J_f^l, `unlabelled` = J_f^u, `reverse` = J_r, and the discriminative ones.
 
-    The last is −L_x.
+    `discriminative_y` = −L_y and `discriminative_x` = −L_x.
 
     Args:
         model: the forward p(x, y, z), with `p_x(y, z)`, `p_z()` and the buffer `y_prior`.
@@ -104,7 +104,7 @@ class InvertedELBO(Objective):
         }
 
     def unlabelled_terms(self, x: Tensor) -> Terms:
-        """`unlabelled`, or `relaxed` in its place, and `reverse`, of as many rows that are drawn."""
+        """`unlabelled`, or `relaxed` in its place, and `reverse` of as many rows, which are drawn from the priors."""
         temperature = self.relaxing
         if temperature is None:
             bound = {"unlabelled": self.bound(x)}
@@ -114,7 +114,7 @@ class InvertedELBO(Objective):
 
     @property
     def weights(self) -> dict[str, float]:
-        """The two bounds of the forward process weigh 1."""
+        """Those of the reverse and the discriminative terms; the two bounds of the forward process weigh 1."""
         return {
             "reverse": self.reverse_weight,
             "discriminative_y": self.discriminative_y_weight,
@@ -123,7 +123,7 @@ class InvertedELBO(Objective):
 
     @property
     def relaxing(self) -> float | None:
-        """The temperature, in training mode."""
+        """The temperature in training mode, else None."""
         return self.temperature if self.training else None
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 
 class ScaleLatents(Messenger):
-    """Multiplies by `weight` the log-probability of the latent sites in `drawn`; those that a guide draws it adds.
+    """Multiplies the log-probability of the latent sites in `drawn` by `weight`; around a guide it first fills `drawn`.
 
-    Observed sites keep theirs, and so does a y that the guide leaves to the model: it stands inside a logarithm.
+    Observed sites keep their log-probability, and so does a y that the guide leaves to the model, since it is summed
+    inside a logarithm.
     """
 
     def __init__(self, weight: Tensor, drawn: set[str], *, guide: bool = False) -> None:

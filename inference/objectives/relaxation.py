@@ -17,8 +17,8 @@ from ...distributions import GreyBernoulli
 class RelaxLabels(Messenger):
     """Makes Cat(y; π) at the site y a Concrete(y; π, τ), which is drawn and not enumerated.
 
-    One of these goes around guide and model: it keeps the logarithm of the y that it drew, since y itself is rounded
-    to zero long before its density loses its meaning.
+    The same object goes around guide and model, as it keeps the logarithm of the y that it drew: y itself is rounded to
+    zero long before its density loses its meaning.
 
         log p(y) = log Γ(K) + (K − 1) log τ + Σ_k [log π_k − (τ + 1) log y_k] − K log Σ_k π_k y_k^−τ
     """
@@ -38,7 +38,7 @@ class RelaxLabels(Messenger):
 
 
 class StraightThroughBernoulli(GreyBernoulli):
-    """Bernoulli draws, 0 or 1, whose gradient is that of the Concrete draw they are the rounding of."""
+    """Bernoulli draws, 0 or 1, with the gradient of the Concrete draw whose rounding they are."""
 
     has_rsample = True
     temperature = 1.0
@@ -56,7 +56,7 @@ class StraightThroughBernoulli(GreyBernoulli):
 
 
 class StraightThrough(Messenger):
-    """Makes the Bernoulli at the site x one whose draws have a gradient."""
+    """Replaces the Bernoulli at the site x by one whose draws have a gradient."""
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] == "x":

@@ -77,7 +77,7 @@ class SemiSupervisedELBO(Objective):
 
     @property
     def weights(self) -> dict[str, float]:
-        """The unlabelled bound, or its surrogate, weighs 1."""
+        """Those of the two labelled terms; the unlabelled bound, or its surrogate, weighs 1."""
         return {"labelled": self.labelled_weight, "classification": self.classification_weight}
 
 

@@ -1,6 +1,6 @@
 """`fit`: training of any objective on any batches, with Lightning underneath.
 
-The whole of it, without the comforts, is the loop that every course teaches:
+In its essence it is the loop that every course teaches:
 
     optimizer = torch.optim.Adam(objective.parameters(), lr=3e-4)
     for epoch in range(epochs):
@@ -147,7 +147,7 @@ def check_fit_settings(**settings: Any) -> None:
 
 
 def _finish(training: Training, restore_best: bool) -> list[Row]:
-    """The history and the weights to end with, which forked processes leave in the checkpoint only."""
+    """Reads history and weights back from the checkpoint, the only place where forked processes leave them."""
     history, objective, folder = training.history, training.objective, training.run.folder
     if folder and (folder / "last.ckpt").exists():
         history = read_checkpoint(folder / "last.ckpt")["history"]
@@ -159,7 +159,7 @@ def _finish(training: Training, restore_best: bool) -> list[Row]:
 
 
 def _folder(out: str | Path | None, resume: bool, *, alone: bool, keep: bool, stack: ExitStack) -> Path | None:
-    """Where the checkpoints go: below `out`, a temporary folder where they are needed all the same, or nowhere."""
+    """The folder of the checkpoints: below `out`, a temporary one where `restore_best` needs it, or None."""
     if out is None:
         if resume or not alone:
             raise ValueError("resume=True and devices other than 1 need out=, the folder of the run")
@@ -176,7 +176,7 @@ def _folder(out: str | Path | None, resume: bool, *, alone: bool, keep: bool, st
 
 
 def _to_resume(run: Run) -> dict[str, Any] | None:
-    """The last checkpoint, once it is known to be whole and of this run; None before the first epoch's end."""
+    """The last checkpoint, checked to be whole and of this run; None where the first epoch was not finished."""
     path, epochs = Path(run.folder or "") / "last.ckpt", run.settings.epochs
     if not path.exists():
         return None
@@ -196,7 +196,7 @@ def _rehearse(
     *,
     needed: bool,
 ) -> str | None:
-    """Evaluates two rows of the validation data, so that what is wrong with them is said before the first epoch.
+    """Evaluates two rows of the validation data, so that an error in them is raised before the first epoch.
 
     Returns:
         The name of the metric that says which epoch is best; None without validation data.

@@ -1,4 +1,4 @@
-"""The Lightning side of `fit`. Nothing else imports this module, since Lightning takes seconds to import."""
+"""The loop of `fit`, by Lightning. `fit` imports this module when it is called, since Lightning takes seconds."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ from .checkpoint import FORMAT
 from .precision import network_precision
 from .run import DEVICES, Row, Run
 
+EPOCH_STEP, PROCESS_STEP = 7919, 104729  # primes: seeds of epochs and processes that no small run repeats
 DTYPES = {"32": None, "bf16": torch.bfloat16}
 
 
@@ -64,14 +65,14 @@ class Training(LightningModule):
         return self.run.optimizer([matrices, others], lr=float(self.settings.learning_rate))
 
     def on_fit_start(self) -> None:
-        """The networks' precision, on the device that they are on by now."""
+        """Sets the precision of the networks, which are on their device by now."""
         dtype = DTYPES[network_precision(str(self.settings.precision), self.device)]
         for network in networks(self.objective):
             network.autocast_dtype = dtype
 
     def seed_epoch(self) -> None:
-        """The epoch's random numbers, in this process. Lightning may ask for the first batch before it counts on."""
-        torch.manual_seed(self.seed + 7919 * len(self.history) + 104729 * self.global_rank)
+        """Seeds this process for the next epoch, which Lightning may not have counted yet when it asks for a batch."""
+        torch.manual_seed(self.seed + EPOCH_STEP * len(self.history) + PROCESS_STEP * self.global_rank)
 
     def on_train_epoch_start(self) -> None:
         """The epoch's learning rate and `kl_weight`, and empty sums."""
@@ -85,7 +86,7 @@ class Training(LightningModule):
         self.start = time.perf_counter()
 
     def training_step(self, batch: tuple[Tensor | None, ...], step: int) -> Tensor:
-        """The loss of this process' share of the batch; terms are summed, not yet looked at."""
+        """The loss of this process' share of the batch; terms are summed as tensors, so that nothing waits for them."""
         self.step = step
         x_labelled, y_labelled, x_unlabelled = (self._share(rows) for rows in batch)
         try:
@@ -113,7 +114,7 @@ class Training(LightningModule):
             torch.nn.utils.clip_grad_value_(parameters, self.settings.gradient_clip_value)
 
     def on_train_epoch_end(self) -> None:
-        """Adds the epoch's row to the history, tells whoever wants to know, and saves."""
+        """Adds the epoch's row to the history, logs and writes it, and saves a checkpoint."""
         row: Row = {"epoch": self.current_epoch + 1, **self._means()}
         if self.run.validation is not None:
             row |= self._validate(*self.run.validation)
@@ -158,7 +159,7 @@ class Training(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes it back."""
+        """Restores the history, the seed and the place of the batches."""
         self.history, self.seed = checkpoint["history"], checkpoint["seed"]
         if checkpoint["batches"] is not None and isinstance(self.run.batches, Resumable):
             self.run.batches.load_state_dict(checkpoint["batches"])
@@ -196,18 +197,18 @@ class Training(LightningModule):
 
 
 class Loader:
-    """The batches as one thing (Lightning would take a list for a list of loaders), seeded where a pass begins."""
+    """One iterable of the batches, seeded where a pass begins; Lightning would take a list for a list of loaders."""
 
     def __init__(self, training: Training) -> None:
         self.training = training
 
     def __iter__(self) -> Iterator[Any]:
-        """One pass."""
+        """One pass over the batches."""
         self.training.seed_epoch()
         yield from self.training.run.batches
 
     def __len__(self) -> int:
-        """The batches in a pass; a TypeError, which Lightning expects, where nobody knows."""
+        """The number of batches in a pass; a TypeError, which Lightning expects, where they have no length."""
         return len(self.training.run.batches)  # type: ignore[arg-type]
 
 
@@ -215,7 +216,7 @@ class Atomic(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Into a file beside it, which then takes its name."""
+        """Writes a file beside `path`, which then takes its name."""
         write_whole(path, lambda temporary: torch.save(checkpoint, temporary))
 
 
@@ -230,12 +231,12 @@ class Bar(Callback):
         self.bar = tqdm(total=total, initial=trainer.global_step, unit="step", dynamic_ncols=True, disable=not alone)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says which epoch."""
+        """Names the epoch on the bar."""
         self._show_last_row(pl_module)
         self.bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
 
     def on_train_batch_end(self, *_: object) -> None:
-        """One step on."""
+        """Moves the bar by one step."""
         self.bar.update()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -264,7 +265,7 @@ def train(
     loggers: Sequence[Any],
     callbacks: Sequence[Any],
 ) -> None:
-    """Trains, from the checkpoint if there is one, and leaves everything around the weights as it was."""
+    """Trains, from the checkpoint if there is one; but for the weights, everything is afterwards as it was before."""
     if progress is None:
         progress = sys.stderr.isatty() or in_notebook()
     with quiet(), interruptible(), restored(training):
@@ -286,14 +287,14 @@ def train(
 
 
 def in_notebook() -> bool:
-    """Whether this runs in a Jupyter kernel; that some module has imported one does not count."""
+    """Whether this runs in a Jupyter kernel, and not only beside modules that import one."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 @contextmanager
 def restored(training: Training) -> Iterator[None]:
-    """Afterwards all is as it was but for the weights, and the objective is in evaluation mode."""
+    """Restores device, precision and `kl_weight` of the objective afterwards, and leaves it in evaluation mode."""
     objective = training.objective
     before, device = [network.autocast_dtype for network in networks(objective)], module_tensor(objective).device
     training.train()
@@ -307,13 +308,13 @@ def restored(training: Training) -> Iterator[None]:
 
 
 def networks(objective: Objective) -> list[MLP]:
-    """All that may compute in another precision."""
+    """The networks whose precision can be chosen."""
     return [module for module in objective.modules() if isinstance(module, MLP)]
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C stays Ctrl-C: Lightning makes a `SystemExit` of it, and ignores the signal from then on."""
+    """Raises KeyboardInterrupt on Ctrl-C, where Lightning raises SystemExit, and restores the handler of before."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the networks compute in. Densities and bounds are in 32 bits, whatever it is."""
+"""The precision in which networks compute; densities and bounds are always in 32 bits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,10 @@ PRECISIONS = ("32", "bf16", "auto")
 
 
 def network_precision(precision: str, device: str | torch.device = "auto") -> str:
-    """`precision`, with "auto" decided: "bf16" or "32" on this device, which is "auto" for a GPU where there is one.
+    """The precision that was asked for, "bf16" or "32", or the one that "auto" means on this device.
 
-    bfloat16 where the device multiplies it in hardware. Where it does not, PyTorch emulates it, and a step takes
-    several times as long as in 32 bits.
+    "auto" is bfloat16 where the device multiplies it in hardware. Elsewhere PyTorch emulates it, and a step takes
+    several times as long as in 32 bits. A device of "auto" is a GPU where there is one.
     """
     if precision != "auto":
         return precision
@@ -22,13 +22,13 @@ def network_precision(precision: str, device: str | torch.device = "auto") -> st
 
 
 def computing_device(device: str | torch.device = "auto") -> torch.device:
-    """The device, with "auto" decided: a GPU where there is one."""
+    """The device; "auto" is a GPU where there is one."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return torch.device(device)
 
 
 def multiplies_bf16() -> bool:
-    """Whether the processor does: AVX-512's or AMX's instructions, or Arm's."""
+    """Whether the processor multiplies bfloat16 in hardware, with instructions of AVX-512, AMX or Arm."""
     told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases do not say
     return any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -50,7 +50,7 @@ class Settings:
 
     @property
     def compared(self) -> dict[str, Any]:
-        """Those that make the numbers of a run what they are; how long and where it runs may change."""
+        """The settings that change a run's numbers, as plain values; how long and where it runs may differ."""
         return {
             "learning_rate": float(self.learning_rate),
             "weight_decay": float(self.weight_decay),
