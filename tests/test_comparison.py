@@ -6,7 +6,6 @@ from functools import partial
 
 import pytest
 import torch
-from analytic_gaussian import LinearGaussian
 from pyro.distributions import transforms
 from semipyro.distributions import FlowNet, NormalNet
 from semipyro.distributions.conditionals import MIN_SCALE
@@ -22,7 +21,9 @@ from semipyro.inference import (
 from semipyro.models import M2, VAE
 from semipyro.papers import PAPERS
 from semipyro.plots import compared_guides, posterior_2d
-from tractable import Conditional
+
+from helpers.conditionals import Conditional
+from helpers.linear_gaussian_cases import LinearGaussian
 
 SIGMAS = 5
 ROWS = 2000

@@ -26,7 +26,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
-from test_sampling import Copy, Sign
+
+from helpers.conditionals import Copy, Sign
 
 SMALL = {"z_dim": 2, "hidden": (16,), "epochs": 10, "batch_size": 30, "learning_rate": 0.01, "random_state": 0}
 EXPECTED = {"check_classifiers_classes": "fits with the labels -1 and 1; here -1 means that the label is unknown"}

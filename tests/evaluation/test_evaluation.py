@@ -7,20 +7,6 @@ from typing import Any
 import pyro
 import pytest
 import torch
-from analytic import CASES, Conditional, LinearGaussian, m1, m2
-from plain import (
-    close,
-    drawn,
-    each_class,
-    gradients,
-    log_bernoulli,
-    log_classes,
-    log_gaussian,
-    log_normal,
-    networks,
-    perceptrons,
-    rows,
-)
 from pyro import poutine
 from pyro.distributions import Bernoulli, Normal, OneHotCategorical
 from semipyro.distributions import BernoulliNet, StandardNormal
@@ -41,6 +27,13 @@ from semipyro.models import (
 from semipyro.modules import evaluating, owner_of
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
+
+from helpers.cases_by_paper import CASES
+from helpers.comparisons import close, gradients
+from helpers.conditionals import Conditional
+from helpers.linear_gaussian_cases import LinearGaussian, m1, m2
+from helpers.log_densities import drawn, each_class, log_bernoulli, log_classes, log_gaussian, log_normal
+from helpers.paper_networks import networks, rows, with_fixed_draws
 
 ROUNDING = 1e-10
 SIGMAS = 5
@@ -166,7 +159,7 @@ BY_HAND = {
 @pytest.mark.parametrize("name", BY_HAND)
 def test_class_weights_by_hand(name: str, S: int) -> None:
     """log w_y = log p(x, y, z) − log q(z | x, y) and log q(y | ·), class by class and draw by draw, and gradients."""
-    objective, x = perceptrons(name, S=S), rows()[2]
+    objective, x = with_fixed_draws(name, S=S), rows()[2]
     found = class_weights(objective.model, objective.guide, x, S)
     hand = [[BY_HAND[name](objective, x, y, s) for s in range(S)] for y in each_class(4, len(x))]
     log_w = torch.stack([torch.stack([weight for weight, _ in draws]) for draws in hand])
@@ -187,7 +180,7 @@ def test_class_weights_by_hand(name: str, S: int) -> None:
 
 def test_class_weights_of_a_model_without_classes() -> None:
     """K = 1, and no q(y)."""
-    objective, x = perceptrons("m1", S=3), rows()[2]
+    objective, x = with_fixed_draws("m1", S=3), rows()[2]
     log_w, log_q_y = class_weights(objective.model, objective.guide, x, 3)
     assert log_q_y is None
     assert log_w.shape == (1, 3, len(x))
@@ -198,7 +191,7 @@ def test_class_weights_of_a_model_without_classes() -> None:
 
 def test_scales_count_in_the_class_weights_alone() -> None:
     """`poutine.scale` multiplies log p or log q of z in log w, and leaves log q(y | x) as it is."""
-    objective, x = perceptrons("m2"), rows()[2]
+    objective, x = with_fixed_draws("m2"), rows()[2]
     model, guide = objective.model, objective.guide
     _, log_q_y = class_weights(model, guide, x, 1)
     scaled, same = class_weights(model, poutine.scale(guide, scale=0.3), x, 1)

@@ -2,25 +2,12 @@
 
 import pytest
 import torch
-from pyro.distributions import Normal, OneHotCategorical
 from semipyro.inference.evaluation.features import draw_features, features
 from semipyro.inference.evaluation.same_noise import SameNoise
 from semipyro.inference.evaluation.sampling import sample_classes
 from semipyro.papers import PAPERS
 
-
-class Sign(torch.nn.Module):
-    """p(y | z): the class is the sign of z."""
-
-    def forward(self, z):
-        return OneHotCategorical(logits=torch.cat([-1000 * z, 1000 * z], -1))
-
-
-class Copy(torch.nn.Module):
-    """p(x | y, z): x is nearly z."""
-
-    def forward(self, y, z):
-        return Normal(z, 0.01).to_event(1)
+from helpers.conditionals import Copy, Sign
 
 
 def test_a_class_that_never_comes_up(monkeypatch):

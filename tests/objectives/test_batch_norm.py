@@ -1,25 +1,15 @@
 """Batch normalisation goes by the same rows in every term of a step and in evaluation, and which those are."""
 
 import pytest
-import torch
-from plain import close, gradients, networks, perceptrons, rows
 from semipyro.inference import Objective
 from semipyro.inference.objectives.batch_norm import batch_norms, normalised_alike
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
 
+from helpers.comparisons import changed, close, gradients, statistics
+from helpers.paper_networks import networks, rows, with_fixed_draws
+
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-def statistics(objective: nn.Module) -> dict[str, Tensor]:
-    """Every running mean, variance and count of the batch norms."""
-    names = ("running_mean", "running_var", "num_batches_tracked")
-    return {name: value.clone() for name, value in objective.named_buffers() if name.endswith(names)}
-
-
-def changed(before: dict[str, Tensor], objective: nn.Module) -> set[str]:
-    after = statistics(objective)
-    return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 NORMED = [name for name in PAPERS if name != "untapped"]
@@ -69,7 +59,7 @@ def test_training_and_evaluation_normalise_alike(name: str, S: int) -> None:
 
     Not so where enumerated and labelled rows go by their own.
     """
-    objective = perceptrons(name, S=S, batch_norm=True)
+    objective = with_fixed_draws(name, S=S, batch_norm=True)
     batch = rows() if PAPERS[name].classifies else (None, None, rows()[2])
     with normalised_alike(objective, lambda: None):
         by_their_own = objective.terms(*batch)

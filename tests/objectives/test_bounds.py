@@ -14,9 +14,6 @@ from typing import Any
 import pyro
 import pytest
 import torch
-from analytic import CASES, DISTINCT, Case, LinearGaussian, m2
-from analytic_gaussian import adgm, agm_dgm, sdgm, telling
-from plain import SIGMAS, agrees, close, differences, gradients, moving, networks, perceptrons, rows
 from pyro.distributions import OneHotCategorical
 from pyro.poutine import trace, uncondition
 from scipy import stats
@@ -24,7 +21,13 @@ from semipyro.inference import Objective, SemiSupervisedELBO
 from semipyro.models import M2
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
-from tractable import Conditional
+
+from helpers.cases import Case
+from helpers.cases_by_paper import CASES, DISTINCT
+from helpers.comparisons import SIGMAS, agrees, close, differences, gradients, moving
+from helpers.conditionals import Conditional
+from helpers.linear_gaussian_cases import LinearGaussian, adgm, agm_dgm, m2, sdgm, telling
+from helpers.paper_networks import networks, rows, with_fixed_draws
 
 FROZEN: dict[str, set[str]] = {}  # paper → parameters that its objective leaves alone on purpose
 LATENTS = ["z", "a", "z1", "z2"]
@@ -196,7 +199,7 @@ def test_classification_weight_zero_leaves_the_classifier_alone() -> None:
     """Known labels teach q(y | x) through the classification term only: eq. (6) does not read it."""
     batch = (*rows()[:2], None)
     for weight in (0.0, 0.1):
-        objective = perceptrons("m2", labelled_weight=1.0, classification_weight=weight)
+        objective = with_fixed_draws("m2", labelled_weight=1.0, classification_weight=weight)
         terms = objective(*batch)
         assert ("guide.q_y" in moving(terms["loss"], objective)) == (weight > 0)
         assert "classification" in terms
@@ -205,7 +208,7 @@ def test_classification_weight_zero_leaves_the_classifier_alone() -> None:
 
 def test_labelled_weight_zero_leaves_the_labelled_bound_out() -> None:
     """What is left of a labelled call is the classification term, which reaches only q(y | x)."""
-    objective = perceptrons("m2", labelled_weight=0.0, classification_weight=2.0)
+    objective = with_fixed_draws("m2", labelled_weight=0.0, classification_weight=2.0)
     terms = objective(*rows()[:2], None)
     assert close(terms["loss"], -2 * terms["classification"])
     assert moving(terms["loss"], objective) == {"guide.q_y"}
@@ -214,7 +217,7 @@ def test_labelled_weight_zero_leaves_the_labelled_bound_out() -> None:
 @pytest.mark.parametrize("name", ["latent-classifier", "latent-classifier-tight", "simplified", "appendix-c"])
 def test_without_labels_the_simplified_model_has_no_classifier(name: str) -> None:
     """λ = 0 leaves p(y | z) of the simplified models untrained, hence the dashes in the thesis' table 1."""
-    objective = perceptrons(name, labelled_weight=0.0)
+    objective = with_fixed_draws(name, labelled_weight=0.0)
     grads = gradients(objective(*rows())["loss"], objective)
     moved = any((g.abs() > NOTHING).any() for n, g in grads.items() if "p_y" in n)
     assert moved == (not name.startswith(("simplified", "appendix")))
@@ -227,7 +230,7 @@ CHANCE = {"reverse"}  # the terms whose y, z and x are drawn anew, whatever the 
 
 def steady(name: str, **settings: Any) -> Objective:
     """Networks whose loss is without chance."""
-    return perceptrons(name, **({"reverse_weight": 0.0} if name == "untapped" else {}), **settings)
+    return with_fixed_draws(name, **({"reverse_weight": 0.0} if name == "untapped" else {}), **settings)
 
 
 def batch_of(name: str) -> tuple[Any, Any, Tensor]:
@@ -399,7 +402,7 @@ def paper_sums(terms: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_weights_give_the_papers_sum(name: str) -> None:
     """loss · N_u = −J, with all rows in the batch and every weight from `weights`."""
     weights = PAPERS[name].weights(N_L, N_U, N_L, N_U)
-    terms = perceptrons(name, **weights)(*batch_of(name))
+    terms = with_fixed_draws(name, **weights)(*batch_of(name))
     assert close(terms["loss"] * N_U, -paper_sums(terms)[name])
 
 

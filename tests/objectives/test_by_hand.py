@@ -13,26 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from plain import (
-    PRIOR,
-    SIGMAS,
-    close,
-    differences,
-    drawn,
-    each_class,
-    log_bernoulli,
-    log_classes,
-    log_gaussian,
-    log_normal,
-    perceptrons,
-    rows,
-    with_swap,
-)
 from pyro.distributions import OneHotCategorical
 from pyro.poutine import condition, trace
 from semipyro.inference import Objective, log_likelihood
 from semipyro.papers import PAPERS
 from torch import Tensor
+
+from helpers.comparisons import SIGMAS, close, differences
+from helpers.log_densities import drawn, each_class, log_bernoulli, log_classes, log_gaussian, log_normal
+from helpers.paper_networks import PRIOR, rows, with_fixed_draws, with_swap
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -157,7 +146,7 @@ class ByHand:
 
 
 def weighted(name: str, kl_weight: float = 1.0, **settings: Any) -> Objective:
-    objective = perceptrons(name, **WEIGHTS, **settings)
+    objective = with_fixed_draws(name, **WEIGHTS, **settings)
     objective.kl_weight.fill_(kl_weight)
     return objective
 
@@ -311,7 +300,7 @@ def test_the_classifier_averages_probabilities(name: str) -> None:
 @pytest.mark.parametrize("S", [1, 3])
 def test_m1_by_hand(S: int, kl_weight: float) -> None:
     """Eq. (5) of the paper, log p(x | z) + log p(z) − log q(z | x): value and every gradient, to rounding."""
-    objective, (_, _, x) = perceptrons("m1", S=S), rows()
+    objective, (_, _, x) = with_fixed_draws("m1", S=S), rows()
     objective.kl_weight.fill_(kl_weight)
     bounds = []
     for s in range(S):
@@ -324,7 +313,7 @@ def test_m1_by_hand(S: int, kl_weight: float) -> None:
 @pytest.mark.parametrize("name", ["m2", "m1-m2"])
 def test_by_hand_with_a_gaussian_likelihood(name: str) -> None:
     """p(x | y, z) = N, as M1+M2 has it for its features: mean and scale from the network."""
-    objective = perceptrons(name, **({"likelihood": "normal"} if name == "m2" else {}))
+    objective = with_fixed_draws(name, **({"likelihood": "normal"} if name == "m2" else {}))
     x, (_, y, _) = torch.randn(6, 5), rows()
     z, log_q_z = drawn(objective.guide.q_z, 0, x, y)
     hand = log_gaussian(x, objective.model.p_x(y, z)) + (y * torch.tensor(PRIOR).log()).sum(-1) + standard(z) - log_q_z

@@ -8,7 +8,6 @@ from typing import Any
 import pyro
 import pytest
 import torch
-from plain import SETTINGS
 from pyro import poutine
 from pyro.distributions import OneHotCategorical
 from semipyro.distributions import MLP, BernoulliNet, GreyBernoulli, NormalNet, StandardNormal
@@ -28,7 +27,9 @@ from semipyro.inference import (
 from semipyro.models import M2, LatentClassifier
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
-from tractable import Conditional
+
+from helpers.conditionals import Conditional
+from helpers.paper_networks import WIDTHS_BY_PAPER
 
 D, K, L = 5, 3, 2
 Rows = tuple[Tensor | None, Tensor | None, Tensor]
@@ -49,7 +50,7 @@ def small(name: str, std: float = 0.2, **settings: Any) -> Objective:
     They are not large either: where one Gaussian is scored under another, two layers up, quadratic forms divide by
     e^(2 log σ), and weights of 0.5 have given losses of 1e9. Softplus, since six rectified units may all be dead.
     """
-    widths = {"a_dim": L} if "a_dim" in SETTINGS.get(name, ()) else {}
+    widths = {"a_dim": L} if "a_dim" in WIDTHS_BY_PAPER.get(name, ()) else {}
     objective = PAPERS[name].build(D, K, **{"z_dim": L, "hidden": (6,), "activation": "softplus", **widths, **settings})
     for parameter in objective.parameters():
         nn.init.normal_(parameter, std=std)

@@ -10,45 +10,23 @@ import subprocess
 import sys
 import textwrap
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from semipyro.data import batches, load, mask_labels
 from semipyro.distributions import MLP
-from semipyro.inference import ELBO, Objective, accuracy, evaluate, fit, load_weights
+from semipyro.inference import ELBO, accuracy, evaluate, fit, load_weights
 from semipyro.inference.training import precision
 from semipyro.inference.training.precision import network_precision
 from semipyro.papers import PAPERS
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-X = torch.linspace(-1, 1, 60).reshape(20, 3).sin()
+from helpers.training_runs import Batches, Line, X, comparable, line_batches, m2_run, weights
 
-
-class Line(Objective):
-    """A loss without noise: −mean (w·tanh(Vx) − 1)², so that two ways of minimising it can be compared exactly."""
-
-    def __init__(self):
-        super().__init__(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), nn.Identity())
-
-    def terms(self, x_labelled, y_labelled, x_unlabelled):
-        return {"unlabelled": -self.kl_weight * (self.model(x_unlabelled) - 1).square().mean()}
-
-    def loss(self, terms):
-        return -terms["unlabelled"]
-
-
-class Batches(list):
-    """Plain batches, with the sizes that a checkpoint compares."""
-
-    def __init__(self, *batches):
-        super().__init__(batches)
-        self.size = 10
-
-
-def line_batches():
-    return Batches((None, None, X[:10]), (None, None, X[10:]))
+TESTS = Path(__file__).resolve().parents[1]
 
 
 def by_hand(objective, epochs, *, decay=0.0, clip_norm=None, clip_value=None, schedule=lambda epoch: 1.0, warmup=0):
@@ -67,10 +45,6 @@ def by_hand(objective, epochs, *, decay=0.0, clip_norm=None, clip_value=None, sc
             if clip_value:
                 nn.utils.clip_grad_value_(objective.parameters(), clip_value)
             optimizer.step()
-
-
-def weights(objective):
-    return torch.cat([p.detach().flatten() for p in objective.parameters()])
 
 
 @pytest.mark.parametrize(
@@ -128,20 +102,6 @@ def test_an_epoch_s_mean_weighs_a_smaller_last_batch_by_its_rows():
     objective = Line()
     (row,) = fit(objective, [(None, None, X[:16]), (None, None, X[16:])], epochs=1, learning_rate=1e-9, progress=False)
     assert row["unlabelled"] == pytest.approx(objective(None, None, X)["unlabelled"].item(), rel=1e-5)
-
-
-def m2_run(**settings):
-    """A small M2 on the digits and everything to fit it."""
-    torch.manual_seed(3)
-    digits = load("digits")
-    y = mask_labels(digits.train.y, per_class=5)
-    rows = batches(digits.train.x, y, labelled_batch_size=50, unlabelled_batch_size=200, binarize=True)
-    objective = PAPERS["m2"].build(64, 10, hidden=(16,), z_dim=3, **settings)
-    return objective, rows, (digits.validation.x, digits.validation.y)
-
-
-def comparable(history):
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
 
 
 def test_a_resumed_run_ends_with_the_numbers_of_one_that_never_stopped(tmp_path):
@@ -614,7 +574,7 @@ SCRIPT = """
 import sys
 import torch
 sys.path.insert(0, {tests!r})
-from test_fit import Line, line_batches, weights
+from helpers.training_runs import Line, line_batches, weights
 from semipyro.inference import fit
 
 if __name__ == "__main__":
@@ -628,7 +588,7 @@ if __name__ == "__main__":
 def run_script(tmp_path, **settings):
     """What a process of its own prints on standard output and standard error."""
     path = tmp_path / "script.py"
-    path.write_text(textwrap.dedent(SCRIPT.format(tests=os.path.dirname(__file__), settings=settings)))
+    path.write_text(textwrap.dedent(SCRIPT.format(tests=str(TESTS), settings=settings)))
     done = subprocess.run(
         [sys.executable, "-W", "default", str(path)],
         capture_output=True,
