@@ -32,6 +32,11 @@ def agrees(draws: Tensor, expected: Tensor | float, sigmas: float = SIGMAS) -> b
     return bool(((draws.mean(0) - expected).abs() <= sigmas * draws.std(0) / len(draws) ** 0.5).all())
 
 
+def standard_error(draws: Tensor) -> Tensor:
+    """Of the mean of independent draws, estimated from them."""
+    return draws.std(0) / len(draws) ** 0.5
+
+
 def gradients(loss: Tensor, objective: Objective) -> dict[str, Tensor]:
     """The gradient of every parameter, by name; zero where there is none."""
     named = dict(objective.named_parameters())

@@ -19,6 +19,11 @@ def log_normal(z: Tensor, mean: Tensor | float, scale: Tensor | float) -> Tensor
     return (-(((z - mean) / scale) ** 2) / 2 - scale.log() - math.log(2 * math.pi) / 2).sum(-1)
 
 
+def log_standard(z: Tensor) -> Tensor:
+    """log N(z; 0, I)."""
+    return log_normal(z, 0.0, 1.0)
+
+
 def log_bernoulli(x: Tensor, p: Any) -> Tensor:
     """x log μ + (1 − x) log(1 − μ), summed over dimensions."""
     logits = p.base_dist.logits

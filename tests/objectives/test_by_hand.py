@@ -20,7 +20,7 @@ from semipyro.papers import PAPERS
 from torch import Tensor
 
 from helpers.comparisons import SIGMAS, close, differences
-from helpers.log_densities import drawn, each_class, log_bernoulli, log_classes, log_gaussian, log_normal
+from helpers.log_densities import drawn, each_class, log_bernoulli, log_classes, log_gaussian, log_standard
 from helpers.paper_networks import PRIOR, rows, with_fixed_draws, with_swap
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -28,17 +28,13 @@ pytestmark = pytest.mark.usefixtures("float64")
 WEIGHTS = {"labelled_weight": 0.6, "classification_weight": 2.5}
 
 
-def standard(z: Tensor) -> Tensor:
-    return log_normal(z, 0.0, 1.0)
-
-
 # log p(x | ·), log p(z | ·) and log p(a | ·) of the paper, for the factors p of its model
 GENERATIVE: dict[str, Callable[..., tuple[Tensor, Tensor, Any]]] = {
-    "m2": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), standard(z), 0),
-    "adgm-deterministic": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), standard(z), 0),
-    "adgm-workshop": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), standard(z), standard(a)),
-    "adgm": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), standard(z), log_gaussian(a, p.p_a(x, y, z))),
-    "sdgm": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(a, y, z)), standard(z), log_gaussian(a, p.p_a(y, z))),
+    "m2": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), log_standard(z), 0),
+    "adgm-deterministic": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), log_standard(z), 0),
+    "adgm-workshop": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), log_standard(z), log_standard(a)),
+    "adgm": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), log_standard(z), log_gaussian(a, p.p_a(x, y, z))),
+    "sdgm": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(a, y, z)), log_standard(z), log_gaussian(a, p.p_a(y, z))),
     "gm-dgm": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(z)), log_gaussian(z, p.p_z(y)), 0),
     "agm-dgm": lambda p, x, a, y, z: (
         log_bernoulli(x, p.p_x(z)), log_gaussian(z, p.p_z(y)), log_gaussian(a, p.p_a(x, y, z))
@@ -305,7 +301,7 @@ def test_m1_by_hand(S: int, kl_weight: float) -> None:
     bounds = []
     for s in range(S):
         z, log_q_z = drawn(objective.guide.q_z, s, x)
-        bounds.append(log_bernoulli(x, objective.model.p_x(z)) + kl_weight * (standard(z) - log_q_z))
+        bounds.append(log_bernoulli(x, objective.model.p_x(z)) + kl_weight * (log_standard(z) - log_q_z))
     bound = torch.stack(bounds).mean()
     assert differences(objective, (None, None, x), {"unlabelled": bound, "loss": -bound}) == []
 
@@ -316,7 +312,9 @@ def test_by_hand_with_a_gaussian_likelihood(name: str) -> None:
     objective = with_fixed_draws(name, **({"likelihood": "normal"} if name == "m2" else {}))
     x, (_, y, _) = torch.randn(6, 5), rows()
     z, log_q_z = drawn(objective.guide.q_z, 0, x, y)
-    hand = log_gaussian(x, objective.model.p_x(y, z)) + (y * torch.tensor(PRIOR).log()).sum(-1) + standard(z) - log_q_z
+    hand = (
+        log_gaussian(x, objective.model.p_x(y, z)) + (y * torch.tensor(PRIOR).log()).sum(-1) + log_standard(z) - log_q_z
+    )
     assert close(objective(x, y, None)["labelled"], hand.mean())
 
 
