@@ -237,3 +237,21 @@ def test_the_prior_where_nothing_or_everything_is_hidden():
 def test_errors_of_the_prior(call, message):
     with pytest.raises(ValueError, match=message):
         semi_unsupervised_prior(*call)
+
+
+# Wrong calls
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_papers_know_their_settings(name: str) -> None:
+    """An unknown keyword of `build` is Python's own error, and names the keyword."""
+    with pytest.raises(TypeError, match="no_such_setting"):
+        PAPERS[name].build(5, 3, no_such_setting=1)
+    with pytest.raises(ValueError, match="num_samples"):
+        PAPERS[name].build(5, 3, num_samples=0)
+
+
+def test_unknown_papers() -> None:
+    """The table is a dictionary."""
+    with pytest.raises(KeyError, match="no-such-paper"):
+        PAPERS["no-such-paper"]

@@ -24,7 +24,7 @@ from semipyro.inference import (
     log_likelihood,
     sample,
 )
-from semipyro.models import M2, LatentClassifier
+from semipyro.models import LatentClassifier
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
 
@@ -456,10 +456,3 @@ def test_validation_is_left_as_it_was() -> None:
     assert before
     assert pyro.settings.get("validate_distributions_pyro") == before
     assert torch.distributions.Distribution._validate_args
-
-
-def test_a_model_with_a_uniform_prior_keeps_k_ones() -> None:
-    """`y_prior` is a buffer of K probabilities, uniform where it is None, and part of no gradient."""
-    model = M2.build(D, K, z_dim=L)
-    assert torch.allclose(model.y_prior, torch.full((K,), 1 / K))
-    assert not any(p is model.y_prior for p in model.parameters())
