@@ -65,6 +65,11 @@ def rows(N_l: int = 6, N_u: int = 7, D: int = 5, K: int = 4) -> tuple[Tensor, Te
     return x[:N_l], y, x[N_l:]
 
 
+def batch_of(name: str) -> tuple[Any, Any, Tensor]:
+    """The `rows` that a paper takes: those without labels alone, where it has no classes."""
+    return rows() if PAPERS[name].classifies else (None, None, rows()[2])
+
+
 def with_swap(objective: Objective, factor: str, i: int, j: int) -> None:
     """Exchanges arguments i and j of a factor such as "guide.q_z", in place."""
     side, name = factor.split(".")

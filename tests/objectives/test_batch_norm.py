@@ -7,7 +7,7 @@ from semipyro.papers import PAPERS
 from torch import Tensor, nn
 
 from helpers.comparisons import changed, close, gradients, statistics
-from helpers.paper_networks import networks, rows, with_fixed_draws
+from helpers.paper_networks import batch_of, networks, rows, with_fixed_draws
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -60,7 +60,7 @@ def test_training_and_evaluation_normalise_alike(name: str, S: int) -> None:
     Not so where enumerated and labelled rows go by their own.
     """
     objective = with_fixed_draws(name, S=S, batch_norm=True)
-    batch = rows() if PAPERS[name].classifies else (None, None, rows()[2])
+    batch = batch_of(name)
     with normalised_alike(objective, lambda: None):
         by_their_own = objective.terms(*batch)
     layers = batch_norms(objective)
@@ -83,7 +83,7 @@ def test_evaluation_moves_no_statistic(name: str) -> None:
     """In evaluation mode, and in a term by itself."""
     objective = networks(name, batch_norm=True).eval()
     before = statistics(objective)
-    objective(*(rows() if PAPERS[name].classifies else (None, None, rows()[2])))
+    objective(*batch_of(name))
     assert changed(before, objective) == set()
 
 
