@@ -1,4 +1,4 @@
-"""The built wheel holds the whole package and nothing else, and its parts import only what DESIGN allows them."""
+"""The built wheel holds the whole package and nothing else, and its parts import only what `TABLE` allows them."""
 
 import ast
 import shutil

@@ -33,11 +33,10 @@ from semipyro.distributions.parts import Blocks
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
 
-from helpers.comparisons import close_arrays
+from helpers.comparisons import SIGMAS, close_arrays
 from helpers.paper_networks import random_weights
 
 ROUNDING = 1e-12
-SIGMAS = 5
 N, K, S = 6, 3, 2
 
 

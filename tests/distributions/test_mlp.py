@@ -1,4 +1,4 @@
-"""The networks are the maps they claim to be."""
+"""MLPs, compared with the same layers in PyTorch: values, gradients, batch norm, cost and types."""
 
 import itertools
 import math
@@ -19,7 +19,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from helpers.comparisons import close_arrays
 from helpers.paper_networks import random_weights
 
-ROUNDING = 1e-12
 N, K, S = 6, 3, 2
 SHAPES = {
     "N": [(N,), (N,)],
@@ -34,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def reference(net: MLP, layers: list[nn.Module]) -> nn.Sequential:
-    """The same weights in plain torch, in their order."""
+    """The same weights in layers of PyTorch, in their order."""
     plain = nn.Sequential(*layers)
     plain.load_state_dict(dict(zip(plain.state_dict(), net.state_dict().values(), strict=True)))
     return plain
@@ -65,7 +64,7 @@ def test_mlp_is_an_mlp_of_the_concatenation(shapes: list[tuple[int, ...]], hidde
 
 
 def test_an_input_of_width_none_is_not_read() -> None:
-    """Whatever is given there, nothing too, the output is that of the network without it."""
+    """The output is that of a network without this input, whatever is given for it, even None."""
     net, x, y = MLP((4, None, 3), 2, hidden=(5,)), torch.randn(N, 4), torch.randn(K, 1, 3)
     without = MLP((4, 3), 2, hidden=(5,))
     without.load_state_dict(net.state_dict())

@@ -162,8 +162,8 @@ def test_numpy_s_integers_are_integers(blobs):
     X, _, y = blobs
     grid = GridSearchCV(small(epochs=1), {"z_dim": np.array([2, 3]), "hidden": [np.array([8])]}, cv=2)
     scores = grid.fit(X, y).cv_results_["mean_test_score"]
-    plain = [cross_val_score(small(epochs=1, z_dim=width, hidden=(8,)), X, y, cv=2).mean() for width in (2, 3)]
-    assert scores.tolist() == plain
+    expected = [cross_val_score(small(epochs=1, z_dim=width, hidden=(8,)), X, y, cv=2).mean() for width in (2, 3)]
+    assert scores.tolist() == expected
     assert grid.best_estimator_.sample(np.int64(2)).shape == (2, 5)
 
 

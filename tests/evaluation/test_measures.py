@@ -38,7 +38,7 @@ def test_log_likelihood_is_exact_at_the_exact_posterior(name: str, num_samples: 
 
 @pytest.mark.parametrize("name", CASES)
 def test_log_likelihood_converges(name: str) -> None:
-    """With a wrong guide it comes to the exact log p(x), y summed out, within 5 standard errors; a small S does not."""
+    """With a wrong guide many samples come within 5 standard errors of the exact log p(x); one sample does not."""
     case = CASES[name](perturb=True)
     model, guide, x = case.objective.model, case.objective.guide, case.rows[2]
     exact = case.exact["unlabelled"]
@@ -74,7 +74,7 @@ def test_log_likelihood_by_enumeration() -> None:
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_log_likelihood_leaves_no_trace(name: str) -> None:
-    """No graph, no gradient, and the training mode of both modules as it was."""
+    """It has no graph and leaves no gradient, and both modules are in the mode in which they were."""
     objective = PAPERS[name].build(5, 3, z_dim=2, hidden=(4,))
     for training in (True, False):
         objective.train(training)
@@ -93,7 +93,7 @@ def classifier(x: Tensor) -> OneHotCategorical:
 
 
 def test_accuracy_is_a_fraction_of_labelled_rows() -> None:
-    """Three of four right; rows with -1 are left out."""
+    """Three of four labelled rows are right; rows with -1 are left out."""
     x = torch.eye(3)[[0, 1, 2, 0, 1]]
     assert accuracy(classifier, x, torch.tensor([0, 1, 2, 1, -1])) == 0.75
     assert accuracy(classifier, x, torch.tensor([0, 1, 2, 0, 1])) == 1.0
@@ -138,7 +138,7 @@ def test_evaluate_is_the_mean_over_all_rows_and_over_the_labelled_ones(monkeypat
 
 
 def test_evaluation_mode_is_used_and_given_back() -> None:
-    """Batch norm: statistics of the batch neither matter nor move."""
+    """With batch norm, a measure neither uses nor changes the statistics of the rows that it is given."""
     objective = PAPERS["m2"].build(5, 3, z_dim=2, hidden=(4,), batch_norm=True)
     x = torch.rand(6, 5)
     before = {name: value.clone() for name, value in objective.state_dict().items()}

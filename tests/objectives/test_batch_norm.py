@@ -1,4 +1,4 @@
-"""Batch normalisation goes by the same rows in every term of a step and in evaluation, and which those are."""
+"""Batch normalisation goes by the unlabelled rows in every term of a step, and by their statistics in evaluation."""
 
 import pytest
 from semipyro.inference import Objective
@@ -55,9 +55,9 @@ def test_statistics_come_from_one_plain_pass(name: str) -> None:
 @pytest.mark.parametrize("S", [1, 3])
 @pytest.mark.parametrize("name", NORMED)
 def test_training_and_evaluation_normalise_alike(name: str, S: int) -> None:
-    """Every term in training is what evaluation makes of it with the statistics of the step's plain rows.
+    """In training every term has the value that evaluation gives it with the statistics of the step's unlabelled rows.
 
-    Not so where enumerated and labelled rows go by their own.
+    It would have another, were enumerated and labelled rows normalised by their own statistics.
     """
     objective = with_fixed_draws(name, S=S, batch_norm=True)
     batch = batch_of(name)
@@ -80,7 +80,7 @@ def test_training_and_evaluation_normalise_alike(name: str, S: int) -> None:
 
 @pytest.mark.parametrize("name", NORMED)
 def test_evaluation_moves_no_statistic(name: str) -> None:
-    """In evaluation mode, and in a term by itself."""
+    """In evaluation mode the running statistics are read and not changed."""
     objective = networks(name, batch_norm=True).eval()
     before = statistics(objective)
     objective(*batch_of(name))

@@ -229,7 +229,7 @@ CHANCE = {"reverse"}  # the terms whose y, z and x are drawn anew, whatever the 
 
 
 def steady(name: str, **settings: Any) -> Objective:
-    """Networks whose loss is without chance."""
+    """Networks whose loss has no chance in it."""
     return with_fixed_draws(name, **({"reverse_weight": 0.0} if name == "untapped" else {}), **settings)
 
 

@@ -1,6 +1,6 @@
 """By hand = by Pyro: M1, M2 and the models with an auxiliary variable or a mixture in z, value and every gradient.
 
-Each bound is the paper's equation in plain torch, with its sum over y written out and the draws of a and z fixed:
+Each bound is the paper's equation in PyTorch alone, with its sum over y written out and the draws of a and z fixed:
 
     L(x, y) = E_q(a|x) E_q(z|a,y,x) [log p(x|·) + log p(y) + log p(z|·) + log p(a|·) − log q(a|x) − log q(z|a,y,x)]
     U(x)    = E_q(a|x) Σ_y q(y|a,x) (L_a(x, y) − log q(y|a,x))
@@ -152,7 +152,7 @@ def weighted(name: str, kl_weight: float = 1.0, **settings: Any) -> Objective:
 @pytest.mark.parametrize("sides", ["labelled", "unlabelled", "both"])
 @pytest.mark.parametrize("name", GENERATIVE)
 def test_by_hand(name: str, sides: str, S: int, kl_weight: float) -> None:
-    """L, U and the classification term in plain torch: every term and every gradient, to rounding."""
+    """L, U and the classification term in PyTorch alone: every term and every gradient, to rounding."""
     objective = weighted(name, kl_weight, S=S)
     x, y, x_unlabelled = rows()
     batch = {"labelled": (x, y, None), "unlabelled": (None, None, x_unlabelled), "both": (x, y, x_unlabelled)}[sides]

@@ -86,7 +86,7 @@ def test_class_weights_by_hand(name: str, S: int) -> None:
 
 
 def test_class_weights_of_a_model_without_classes() -> None:
-    """K = 1, and no q(y)."""
+    """Such a model counts as one class, and there is no q(y)."""
     objective, x = with_fixed_draws("m1", S=3), rows()[2]
     log_w, log_q_y = class_weights(objective.model, objective.guide, x, 3)
     assert log_q_y is None
@@ -127,7 +127,7 @@ class Hides(nn.Module):
     ("name", "sites"), [("m1", "z"), ("m2", "z"), ("adgm", "a"), ("adgm", "az"), ("latent-classifier", "z")]
 )
 def test_a_latent_that_the_guide_lacks_has_no_weight(name: str, sites: str) -> None:
-    """It would be drawn from the prior, and the bound look plausible."""
+    """The latent would be drawn from the prior, and the bound would look plausible; so it is an error."""
     objective, x = networks(name), rows()[2]
     guide = Hides(objective.guide, *sites)
     message = f"the guide does not have the model's latent sites: {', '.join(sites)}$"
@@ -139,7 +139,7 @@ def test_a_latent_that_the_guide_lacks_has_no_weight(name: str, sites: str) -> N
 
 @pytest.mark.parametrize(("model", "guide", "site"), [("m2", "adgm", "a"), ("m1", "m2", "y")])
 def test_a_latent_that_the_model_lacks_has_no_weight(model: str, guide: str, site: str) -> None:
-    """Its q(· | x) would stay in the weight alone: "bounds" on log p(x) above zero have come of it."""
+    """The weight would hold its q(· | x) without a p: "bounds" on log p(x) above zero have come of that."""
     p, q, x = networks(model).model, networks(guide).guide, rows()[2]
     with pytest.raises(ValueError, match=f"the model does not have the guide's latent sites: {site}"):
         class_weights(p, q, x, 2)
@@ -148,7 +148,7 @@ def test_a_latent_that_the_model_lacks_has_no_weight(model: str, guide: str, sit
 
 
 class DrawsAForEachY(ADGMGuide):
-    """The guide that a second reading of the formula would give: y first, and a for every y."""
+    """A guide that draws y first, and then an a for every y, as the formula could be misread."""
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
@@ -190,7 +190,7 @@ def test_what_is_drawn_before_y_is_shared_by_the_classes(guide: type[ADGMGuide])
 
 
 def test_cagems_first_layer_is_shared_by_the_classes() -> None:
-    """The same of z1. z2 is drawn for every class, and sets their weights apart unless q(z2 | ·) = p(z2)."""
+    """All classes share one z1. Each has its own z2, so that their weights differ, unless q(z2 | ·) = p(z2)."""
     model = CaGeM(
         p_x=Conditional(lambda y, z1: Bernoulli(logits=0 * z1 + torch.zeros(4)).to_event(1)),
         p_z1=StandardNormal(1),

@@ -1,4 +1,4 @@
-"""Order and limits: bounds that must lie below others, and models that must become one another.
+"""Order and limits: bounds that must lie below others, and models that are another model in a special case.
 
 Everything is float64. "Rounding" is 1e-10; what is drawn is compared within 5 standard errors.
 """
@@ -117,7 +117,7 @@ def test_with_an_idle_auxiliary_variable_a_model_is_m2(form: str) -> None:
 
 
 def test_agm_dgm_with_an_idle_auxiliary_variable_is_gm_dgm() -> None:
-    """The same for the mixture."""
+    """With p(a | ·) = q(a | x), and a read by nothing, AGM-DGM has every term and gradient of GM-DGM."""
     gm = with_fixed_draws("gm-dgm", **WEIGHTS)
     p_x, p_z, q_y, q_z = gm.model.p_x, gm.model.p_z, gm.guide.q_y, gm.guide.q_z
     model = AGMDGM(p_x=p_x, p_z=p_z, p_a=StandardNormal(2), y_dim=4, y_prior=PRIOR)

@@ -21,7 +21,7 @@ def broken() -> SemiSupervisedELBO:
 
 
 class CaGeMGuideWithoutZ2(CaGeMGuide):
-    """Its model would draw z2 from p(z2), and the bound look plausible."""
+    """A guide that forgets z2: the model would draw z2 from p(z2), and the bound would look plausible."""
 
     def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
@@ -37,7 +37,7 @@ def cagem_without_z2(*rows: Any) -> Any:
 
 
 def under(objective: Callable[..., Objective], name: str, **settings: Any) -> Objective:
-    """Another objective with a row's model and guide."""
+    """Another objective with the model and the guide of a row of `PAPERS`."""
     row = built(name)
     return objective(row.model, row.guide, **settings)
 

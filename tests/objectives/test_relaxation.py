@@ -14,9 +14,7 @@ from semipyro.distributions import (
 from semipyro.inference.objectives.relaxation import RelaxLabels, StraightThrough, StraightThroughBernoulli, smoothed
 from torch import Tensor
 
-from helpers.comparisons import close_arrays
-
-SIGMAS = 5
+from helpers.comparisons import SIGMAS, close_arrays
 
 pytestmark = pytest.mark.usefixtures("float64")
 

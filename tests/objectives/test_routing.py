@@ -37,7 +37,7 @@ def test_labels_move_only_the_two_classifiers(batch_norm: bool, num_samples: int
 
 
 def test_unlabelled_rows_move_all_of_cagem() -> None:
-    """And they alone move the statistics, of every batch norm."""
+    """Unlabelled rows train every factor, and move the statistics of every batch norm; labelled rows move none."""
     objective = networks("cagem", batch_norm=True)
     before = statistics(objective)
     loss = objective(None, None, rows()[2])["loss"]
@@ -93,7 +93,7 @@ def test_adversarial_by_hand(S: int, weight: float) -> None:
 
 
 def test_a_step_makes_the_adversary_better_and_the_latents_worse_for_it() -> None:
-    """Along the loss's gradient: f's part of it raises log f(y | z), the part of q(z | x, y) lowers it."""
+    """A step of gradient descent in f alone raises log f(y | z); a step in q(z | x, y) alone lowers it."""
     objective = with_fixed_draws("m2-adversarial", labelled_weight=0.0, classification_weight=0.0)
     batch = (*rows()[:2], None)
     start = objective(*batch)

@@ -15,7 +15,7 @@ from helpers.training_runs import Line, Scripted, X, comparable, line_batches, m
 
 
 def test_a_resumed_run_ends_with_the_numbers_of_one_that_never_stopped(tmp_path):
-    """In the same process, after other random numbers were drawn; weights, optimiser, order, noise and best epoch."""
+    """Weights, optimiser, order, noise and best epoch are the same, though other random numbers were drawn between."""
     whole, rows, held_out = m2_run()
     expected = fit(whole, rows, epochs=5, validation=held_out, out=tmp_path / "a", progress=False)
     first, rows, held_out = m2_run()
@@ -115,7 +115,7 @@ class Unsized:
 
 
 class Mapped(Unsized):
-    """One that does."""
+    """An iterable that knows its length."""
 
     def __len__(self):
         return len(self._loader)

@@ -55,17 +55,17 @@ def by_hand(objective, epochs, *, decay=0.0, clip_norm=None, clip_value=None, sc
 )
 def test_fit_takes_the_steps_of_the_plain_loop(settings, hand):
     one = Line()
-    two, plain = copy.deepcopy(one), copy.deepcopy(one)
+    two, unchanged = copy.deepcopy(one), copy.deepcopy(one)
     fit(one, line_batches(), epochs=4, learning_rate=0.01, progress=False, **settings)
     by_hand(two, 4, **hand)
     torch.testing.assert_close(weights(one), weights(two), rtol=1e-5, atol=1e-6)
     if hand:  # the setting matters: without it the weights are others
-        by_hand(plain, 4)
-        assert (weights(plain) - weights(two)).abs().max() > 1e-4
+        by_hand(unchanged, 4)
+        assert (weights(unchanged) - weights(two)).abs().max() > 1e-4
 
 
 def test_a_module_that_imports_a_jupyter_kernel_does_not_bring_a_progress_bar(capsys):
-    """As running notebooks from the same process does; a bar there would be lines of noise in a log."""
+    """A process that runs notebooks imports one; a bar there would only fill its log."""
     importlib.import_module("ipykernel.kernelapp")
     fit(Line(), line_batches(), epochs=1)
     assert capsys.readouterr().err == ""
