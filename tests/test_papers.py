@@ -1,4 +1,4 @@
-"""The table of papers is whole: what stands in the folders is in the table, and the other way round."""
+"""The table of papers is complete: it uses every model and guide, and every row builds and trains."""
 
 import importlib
 import re
@@ -58,7 +58,7 @@ def test_every_file_is_exported_and_used_by_a_row(folder, package, built):
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_row_takes_the_networks_settings(name):
-    """Widths, activation and likelihood; a row that takes no normal likelihood says so."""
+    """`build` takes widths, activation and likelihood; a row that takes no normal likelihood says so."""
     build, settings = PAPERS[name].build, {"hidden": (4, 5), "z_dim": 2, "activation": "relu"}
     if name in BINARY:
         with pytest.raises(ValueError, match=f"{name} needs likelihood='bernoulli', got 'normal': .* binary x"):
@@ -117,7 +117,7 @@ def test_a_tensor_left_on_the_cpu_is_found(elsewhere):
 @pytest.mark.parametrize("how", [{"rank": 1}, {"flow": "iaf"}], ids=["rank", "flow"])
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_model_starts_the_same_under_every_posterior(name, how):
-    """With the same seed, which is what comparisons of posteriors stand on."""
+    """With the same seed, so that a comparison of posteriors compares nothing else."""
     started = []
     for posterior in ({}, how):
         torch.manual_seed(0)
@@ -216,7 +216,7 @@ def test_hidden_classes_share_their_mass_with_the_extra_components(extra, share)
 
 @pytest.mark.parametrize("hidden", [(1, 3), {3, 1}, [3, 1, 1]])
 def test_classes_keep_their_places_in_the_prior(hidden):
-    """In whatever order, and however often, the hidden ones are named."""
+    """The order in which hidden classes are named, and naming one twice, change nothing."""
     assert semi_unsupervised_prior(4, hidden, 3) == pytest.approx([0.25, 0.1, 0.25, 0.1, 0.1, 0.1, 0.1])
 
 
@@ -237,3 +237,21 @@ def test_the_prior_where_nothing_or_everything_is_hidden():
 def test_errors_of_the_prior(call, message):
     with pytest.raises(ValueError, match=message):
         semi_unsupervised_prior(*call)
+
+
+# Wrong calls
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_papers_know_their_settings(name: str) -> None:
+    """An unknown keyword of `build` is Python's own error, and names the keyword."""
+    with pytest.raises(TypeError, match="no_such_setting"):
+        PAPERS[name].build(5, 3, no_such_setting=1)
+    with pytest.raises(ValueError, match="num_samples"):
+        PAPERS[name].build(5, 3, num_samples=0)
+
+
+def test_unknown_papers() -> None:
+    """`PAPERS` is a dictionary: a name that is not in it is a KeyError with that name."""
+    with pytest.raises(KeyError, match="no-such-paper"):
+        PAPERS["no-such-paper"]

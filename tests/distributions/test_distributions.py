@@ -31,11 +31,12 @@ from semipyro.distributions import (
 from semipyro.distributions.conditionals import MIN_SCALE
 from semipyro.distributions.parts import Blocks
 from semipyro.papers import PAPERS
-from test_mlp import close, random_weights
 from torch import Tensor, nn
 
+from helpers.comparisons import SIGMAS, close_arrays
+from helpers.paper_networks import random_weights
+
 ROUNDING = 1e-12
-SIGMAS = 5
 N, K, S = 6, 3, 2
 
 
@@ -93,7 +94,7 @@ def test_density_is_scipys(name: str) -> None:
             assert d.event_shape == (2,)
             if "standard" not in name and name != "box":
                 assert d.batch_shape == torch.broadcast_shapes(x[:-1], y[:-1])
-            assert close(d.log_prob(value), CONDITIONALS[name][1](d, value), 1e-10)
+            assert close_arrays(d.log_prob(value), CONDITIONALS[name][1](d, value), 1e-10)
 
 
 @pytest.mark.parametrize("name", [*CONDITIONALS, "bounded normal"])
@@ -137,14 +138,14 @@ def test_heads_are_linear_in_the_last_hidden_layer(build: Callable[[], Any], par
     net, a, b = random_weights(build()), torch.randn(N, 3), torch.randn(N, 3)
     with torch.no_grad():
         f = {name: parameter(net(c)) for name, c in {"a": a, "b": b, "0": 0 * a, "a+b": a + b}.items()}
-    assert close(f["a+b"] + f["0"], f["a"] + f["b"], 1e-9)
+    assert close_arrays(f["a+b"] + f["0"], f["a"] + f["b"], 1e-9)
     assert (f["a"] - f["0"]).abs().max() > 1e-3
 
 
 def test_fixed_scale() -> None:
     """`scale` fixes σ everywhere, and leaves no weights for it."""
     d = NormalNet((4,), 2, scale=0.3, hidden=(5,))(torch.randn(N, 4))
-    assert close(d.stddev, 0.3 * torch.ones(N, 2))
+    assert close_arrays(d.stddev, 0.3 * torch.ones(N, 2))
     count = [sum(p.numel() for p in NormalNet((4,), 2, hidden=(5,), **s).parameters()) for s in ({}, {"scale": 0.3})]
     assert count[0] - count[1] == 5 * 2 + 2
 
@@ -202,16 +203,16 @@ def test_grey_density_is_the_mean_over_binarisations(D: int) -> None:
         b = torch.tensor(b)
         weight = torch.where(b == 1, x, 1 - x).prod(-1)
         expected += weight * torch.where(b == 1, mu, 1 - mu).log().sum(-1)
-    assert close(d.log_prob(x), expected, 1e-10)
+    assert close_arrays(d.log_prob(x), expected, 1e-10)
 
 
 def test_grey_density_comes_from_logits() -> None:
     """Sure and wrong by 200 nats a pixel stays a number; and probs and logits are the same distribution."""
     d = GreyBernoulli(logits=torch.tensor([200.0, -200.0])).to_event(1)
-    assert close(d.log_prob(torch.tensor([0.0, 1.0])), -400.0)
-    assert close(d.log_prob(torch.tensor([0.5, 1.0])), -300.0)
+    assert close_arrays(d.log_prob(torch.tensor([0.0, 1.0])), -400.0)
+    assert close_arrays(d.log_prob(torch.tensor([0.5, 1.0])), -300.0)
     p, x = torch.tensor([0.3, 0.9]), torch.tensor([0.2, 1.0])
-    assert close(GreyBernoulli(probs=p).log_prob(x), GreyBernoulli(logits=torch.logit(p)).log_prob(x))
+    assert close_arrays(GreyBernoulli(probs=p).log_prob(x), GreyBernoulli(logits=torch.logit(p)).log_prob(x))
 
 
 def test_grey_draws_are_binary_and_expand() -> None:
@@ -256,7 +257,7 @@ def test_bounded_density_is_the_change_of_variables() -> None:
         z = low + (high - low) * torch.sigmoid(t)
         jacobian = math.log(high - low) + nn.functional.logsigmoid(t) + nn.functional.logsigmoid(-t)
         log_normal = stats.norm.logpdf(t.numpy(), normal.mean.numpy(), normal.stddev.numpy()).sum(-1)
-        assert close(d.log_prob(z), log_normal - jacobian.sum(-1).numpy(), 1e-8)
+        assert close_arrays(d.log_prob(z), log_normal - jacobian.sum(-1).numpy(), 1e-8)
         printed = (
             math.log(high - low) + torch.sigmoid(1 - torch.sigmoid(t)).log() + torch.sigmoid(torch.sigmoid(t)).log()
         )
@@ -278,7 +279,7 @@ def test_bounded_draws_stay_in_the_box(centre: float) -> None:
     unbounded = d.base_dist.base_dist.sample().double()
     assert ((z >= -1.5) & (z <= 1.5)).all()
     prior = UniformBox(2, -1.5, 1.5).float()().log_prob(z)
-    assert close(prior, torch.full_like(prior, -2 * math.log(3)), 1e-5)
+    assert close_arrays(prior, torch.full_like(prior, -2 * math.log(3)), 1e-5)
     jacobian = math.log(3) + nn.functional.logsigmoid(unbounded) + nn.functional.logsigmoid(-unbounded)
     exact = torch.distributions.Normal(centre, 1 + MIN_SCALE).log_prob(unbounded) - jacobian
     assert (d.log_prob(z) - exact.sum(-1)).abs().max() < 1e-4
@@ -350,11 +351,11 @@ def test_blocks_are_two_gaussians(shapes: tuple[tuple[int, ...], ...]) -> None:
     for value in (torch.randn(*batch_shape, U + V), torch.randn(7, *batch_shape, U + V)):
         found, expected = net(*c).log_prob(value), two_gaussians(net, value, *c)
         assert found.shape == value.shape[:-1]
-        assert close(found.detach(), expected.detach())
+        assert close_arrays(found.detach(), expected.detach())
         mine, theirs = (torch.autograd.grad(each.sum(), list(net.parameters())) for each in (found, expected))
-        assert all(close(a, b, 1e-10) for a, b in zip(mine, theirs, strict=True))
+        assert all(close_arrays(a, b, 1e-10) for a, b in zip(mine, theirs, strict=True))
         swapped = torch.cat([value[..., V:], value[..., :V]], -1)
-        assert not close(d.log_prob(swapped).detach(), expected.detach())
+        assert not close_arrays(d.log_prob(swapped).detach(), expected.detach())
 
 
 def test_blocks_integrate_to_one() -> None:
@@ -406,10 +407,10 @@ def test_expanded_blocks() -> None:
         assert type(wide) is Blocks
         assert (wide.batch_shape, wide.event_shape) == (shape, (U + V,))
         value = torch.randn(*shape, U + V)
-        assert close(wide.log_prob(value).detach(), two_gaussians(net, value, *c).detach())
+        assert close_arrays(wide.log_prob(value).detach(), two_gaussians(net, value, *c).detach())
         draws = wide.rsample().detach().flatten(0, -2)
         assert len(draws.unique(dim=0)) == len(draws)
-        assert close(wide.mean.detach(), d.mean.detach().expand(*shape, U + V))
+        assert close_arrays(wide.mean.detach(), d.mean.detach().expand(*shape, U + V))
 
 
 def test_the_mean_of_blocks_is_that_of_v_at_the_mean_of_u() -> None:
@@ -421,7 +422,7 @@ def test_the_mean_of_blocks_is_that_of_v_at_the_mean_of_u() -> None:
     first, second = (BoundedNormalNet((width,), dim, 0.0, 4.0, hidden=()) for width, dim in ((4, U), (U, V)))
     boxed = Blocks(first(torch.zeros(N, 4)), second, V)  # biases start at zero: 2 is in the middle of the box
     middle = torch.full((N, U), 2.0)
-    assert close(boxed.mean.detach(), torch.cat([middle, central_value(second(middle)).detach()], -1))
+    assert close_arrays(boxed.mean.detach(), torch.cat([middle, central_value(second(middle)).detach()], -1))
 
 
 # Helpers
@@ -438,21 +439,21 @@ def test_averaged_is_the_log_of_the_mean_probability(draws: int) -> None:
     logits = 3 * torch.randn(draws, N, 4)
     found = averaged(torch.distributions.OneHotCategorical(logits=logits))
     assert found.batch_shape == (N,)
-    assert close(found.logits, averaged_in_probabilities(logits))
-    assert close(found.probs.sum(-1), torch.ones(N))
-    assert close(found.logits, torch.log_softmax(logits.log_softmax(-1).mean(0), -1)) == (draws == 1)
+    assert close_arrays(found.logits, averaged_in_probabilities(logits))
+    assert close_arrays(found.probs.sum(-1), torch.ones(N))
+    assert close_arrays(found.logits, torch.log_softmax(logits.log_softmax(-1).mean(0), -1)) == (draws == 1)
 
 
 def test_averaged_of_extreme_logits() -> None:
     """Probabilities of e^-1000 are averaged too: log(½(e^-1000 + e^-2000)) = -1000 - log 2, with finite gradients."""
     logits = torch.tensor([[[0.0, -1000.0, -1e4]], [[0.0, -2000.0, -1e5]]], requires_grad=True)
     found = averaged(torch.distributions.OneHotCategorical(logits=logits))
-    assert close(found.logits.detach(), [[0.0, -1000 - math.log(2), -1e4 - math.log(2)]])
+    assert close_arrays(found.logits.detach(), [[0.0, -1000 - math.log(2), -1e4 - math.log(2)]])
     found.log_prob(torch.tensor([[0.0, 0.0, 1.0]])).sum().backward()
     assert torch.isfinite(logits.grad).all()
     assert logits.grad[0, 0, 2] != 0
     sure = torch.tensor([[[1e4, 0.0]], [[0.0, 1e4]]])  # two draws that contradict each other
-    assert close(averaged(torch.distributions.OneHotCategorical(logits=sure)).probs, [[0.5, 0.5]])
+    assert close_arrays(averaged(torch.distributions.OneHotCategorical(logits=sure)).probs, [[0.5, 0.5]])
 
 
 def test_central_value() -> None:
@@ -461,7 +462,7 @@ def test_central_value() -> None:
     p = torch.tensor([0.2, 0.7])
     assert torch.equal(central_value(GreyBernoulli(probs=p).to_event(1)), p)
     d = BoundedNormalNet((4,), 2, 1.0, 5.0, hidden=())(torch.zeros(1, 4))
-    assert close(central_value(d).detach(), 3 * torch.ones(1, 2))
+    assert close_arrays(central_value(d).detach(), 3 * torch.ones(1, 2))
 
 
 def test_most_probable() -> None:
@@ -472,8 +473,8 @@ def test_most_probable() -> None:
 
 def test_class_probabilities() -> None:
     """None is uniform; a list and a tensor are kept as they are, in float64 too."""
-    assert close(class_probabilities(None, 4), torch.full((4,), 0.25))
-    assert close(class_probabilities([0.2, 0.5, 0.3], 3), [0.2, 0.5, 0.3], 1e-15)
+    assert close_arrays(class_probabilities(None, 4), torch.full((4,), 0.25))
+    assert close_arrays(class_probabilities([0.2, 0.5, 0.3], 3), [0.2, 0.5, 0.3], 1e-15)
     assert torch.equal(class_probabilities(torch.tensor([0.1, 0.9]), 2), torch.tensor([0.1, 0.9]))
     for wrong in ([0.5, 0.6], [1.5, -0.5], [0.2, 0.3, 0.5], [[0.5, 0.5]], [math.nan, 1.0]):
         with pytest.raises(ValueError, match="prob"):
@@ -484,7 +485,7 @@ def test_likelihoods_by_name() -> None:
     """Names are networks of that distribution, a callable is used as it is, another name is an error."""
     assert isinstance(likelihood_net("bernoulli", (3,), 2), BernoulliNet)
     normal = likelihood_net("normal", (3,), 2, scale=0.5, hidden=(4,))
-    assert close(normal(torch.zeros(N, 3)).stddev, torch.full((N, 2), 0.5))
+    assert close_arrays(normal(torch.zeros(N, 3)).stddev, torch.full((N, 2), 0.5))
     assert isinstance(likelihood_net(CategoricalNet, (3,), 2), CategoricalNet)
     assert set(LIKELIHOODS) >= {"bernoulli", "normal"}
     with pytest.raises(ValueError, match="bernoulli"):

@@ -17,7 +17,6 @@ from typing import Any
 import pyro.distributions as dist
 import pytest
 import torch
-from plain import LATENTS, SETTINGS, agrees, gradients, rows
 from pyro.distributions import transforms
 from scipy import stats
 from semipyro.distributions import (
@@ -37,7 +36,10 @@ from semipyro.models import VAE
 from semipyro.papers import PAPERS, posterior
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
-from tractable import Conditional
+
+from helpers.comparisons import agrees, gradients
+from helpers.conditionals import Conditional
+from helpers.paper_networks import LATENTS, WIDTHS_BY_PAPER, rows
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -385,7 +387,7 @@ POSTERIORS: dict[str, dict[str, Any]] = {
 }
 SMALL = {"z_dim": 4, "hidden": (8,), "num_samples": S}
 SMALLER = {
-    **{name: {"a_dim": 3} for name, widths in SETTINGS.items() if "a_dim" in widths},
+    **{name: {"a_dim": 3} for name, widths in WIDTHS_BY_PAPER.items() if "a_dim" in widths},
     "appendix-c": {"zy_dim": 2},
     "cagem": {"batch_norm": False},  # with it, a bias before it has no gradient
 }

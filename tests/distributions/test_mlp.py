@@ -1,11 +1,10 @@
-"""The networks are the maps they claim to be."""
+"""MLPs, compared with the same layers in PyTorch: values, gradients, batch norm, cost and types."""
 
 import itertools
 import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from semipyro.distributions import (
@@ -17,7 +16,9 @@ from semipyro.papers import PAPERS
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-ROUNDING = 1e-12
+from helpers.comparisons import close_arrays
+from helpers.paper_networks import random_weights
+
 N, K, S = 6, 3, 2
 SHAPES = {
     "N": [(N,), (N,)],
@@ -31,18 +32,8 @@ SHAPES = {
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def close(a: Any, b: Any, tolerance: float = ROUNDING) -> bool:
-    return bool(np.allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance))
-
-
-def random_weights(net: nn.Module) -> Any:
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    return net
-
-
 def reference(net: MLP, layers: list[nn.Module]) -> nn.Sequential:
-    """The same weights in plain torch, in their order."""
+    """The same weights in layers of PyTorch, in their order."""
     plain = nn.Sequential(*layers)
     plain.load_state_dict(dict(zip(plain.state_dict(), net.state_dict().values(), strict=True)))
     return plain
@@ -65,15 +56,15 @@ def test_mlp_is_an_mlp_of_the_concatenation(shapes: list[tuple[int, ...]], hidde
     inputs = [torch.randn(*shape, width, requires_grad=True) for shape, width in zip(shapes, widths, strict=True)]
     mine, theirs = net(*inputs), plain(concatenated(inputs))
     assert mine.shape == theirs.shape
-    assert close(mine.detach(), theirs.detach())
+    assert close_arrays(mine.detach(), theirs.detach())
     cotangent = torch.randn_like(mine)
     g_mine = torch.autograd.grad(mine, [*net.parameters(), *inputs], cotangent)
     g_theirs = torch.autograd.grad(theirs, [*plain.parameters(), *inputs], cotangent)
-    assert all(close(a, b, 1e-11) for a, b in zip(g_mine, g_theirs, strict=True))
+    assert all(close_arrays(a, b, 1e-11) for a, b in zip(g_mine, g_theirs, strict=True))
 
 
 def test_an_input_of_width_none_is_not_read() -> None:
-    """Whatever is given there, nothing too, the output is that of the network without it."""
+    """The output is that of a network without this input, whatever is given for it, even None."""
     net, x, y = MLP((4, None, 3), 2, hidden=(5,)), torch.randn(N, 4), torch.randn(K, 1, 3)
     without = MLP((4, 3), 2, hidden=(5,))
     without.load_state_dict(net.state_dict())
@@ -93,7 +84,7 @@ def test_batch_norm_is_over_all_leading_dimensions(shapes: list[tuple[int, ...]]
     for training in (True, True, False):
         net.train(training), plain.train(training)
         expected = plain(rows.reshape(-1, rows.shape[-1])).reshape(*rows.shape[:-1], 5)
-        assert close(net(*inputs).detach(), expected.detach(), 1e-11)
+        assert close_arrays(net(*inputs).detach(), expected.detach(), 1e-11)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -106,7 +97,7 @@ def test_named_activations(activation: str) -> None:
     function = getattr(torch.nn.functional, activation, None) or getattr(torch, activation)
     weight, bias, out_weight, out_bias = net.state_dict().values()
     expected = function(x @ weight.T + bias) @ out_weight.T + out_bias
-    assert close(net(x).detach(), expected)
+    assert close_arrays(net(x).detach(), expected)
     assert torch.equal(made(x), net(x))
 
 
@@ -123,14 +114,14 @@ def test_batch_norm_by_the_statistics_of_other_rows() -> None:
     mean, variance = others.mean(0), others.var(0, correction=0)
     expected = layer.weight * (x - mean) / (variance + layer.eps).sqrt() + layer.bias
     layer.given = layer.statistics(others)
-    assert close(layer(x).detach(), expected.detach())
+    assert close_arrays(layer(x).detach(), expected.detach())
     for found, by_hand in zip(gradients(layer(x)), gradients(expected), strict=True):
-        assert close(found, by_hand)
+        assert close_arrays(found, by_hand)
     layer.given = mean.detach(), variance.detach()
-    assert close(layer(x).detach(), expected.detach())
+    assert close_arrays(layer(x).detach(), expected.detach())
     assert gradients(layer(x))[1] is None
     layer.given = None
-    assert not close(layer(x).detach(), expected.detach())
+    assert not close_arrays(layer(x).detach(), expected.detach())
 
 
 def test_batch_norm_of_a_single_row() -> None:
@@ -139,9 +130,9 @@ def test_batch_norm_of_a_single_row() -> None:
     net(5 + torch.randn(50, 3))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     row = torch.randn(1, 3)
-    assert close(net(row).detach(), net.eval()(row).detach())
+    assert close_arrays(net(row).detach(), net.eval()(row).detach())
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert not close(net.train()(row.repeat(2, 1) + torch.eye(2, 3))[:1].detach(), net.eval()(row).detach())
+    assert not close_arrays(net.train()(row.repeat(2, 1) + torch.eye(2, 3))[:1].detach(), net.eval()(row).detach())
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
@@ -155,7 +146,7 @@ def test_the_last_layer_is_the_output(hidden: tuple[int, ...], batch_norm: bool)
     assert (net.last is net.first) == (hidden == ())
     assert net.last.weight.shape == (5, hidden[-1] if hidden else 7)
     net.last.bias.data += shift
-    assert close((net(*x) - before).detach(), shift.expand(N, 5))
+    assert close_arrays((net(*x) - before).detach(), shift.expand(N, 5))
 
 
 def flops(call: Callable[[], Any]) -> int:

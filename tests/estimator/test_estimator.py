@@ -26,7 +26,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
-from test_sampling import Copy, Sign
+
+from helpers.conditionals import Copy, Sign
 
 SMALL = {"z_dim": 2, "hidden": (16,), "epochs": 10, "batch_size": 30, "learning_rate": 0.01, "random_state": 0}
 EXPECTED = {"check_classifiers_classes": "fits with the labels -1 and 1; here -1 means that the label is unknown"}
@@ -161,8 +162,8 @@ def test_numpy_s_integers_are_integers(blobs):
     X, _, y = blobs
     grid = GridSearchCV(small(epochs=1), {"z_dim": np.array([2, 3]), "hidden": [np.array([8])]}, cv=2)
     scores = grid.fit(X, y).cv_results_["mean_test_score"]
-    plain = [cross_val_score(small(epochs=1, z_dim=width, hidden=(8,)), X, y, cv=2).mean() for width in (2, 3)]
-    assert scores.tolist() == plain
+    expected = [cross_val_score(small(epochs=1, z_dim=width, hidden=(8,)), X, y, cv=2).mean() for width in (2, 3)]
+    assert scores.tolist() == expected
     assert grid.best_estimator_.sample(np.int64(2)).shape == (2, 5)
 
 

@@ -13,9 +13,10 @@ from semipyro.inference.evaluation.units import active_units, component_kl, unit
 from semipyro.models import ADGM, GMDGM, M2, VAE, CaGeM, LatentClassifier
 from torch import nn
 
+from helpers.comparisons import SIGMAS
+
 D, K, L, A = 6, 3, 4, 2
 SMALL = {"hidden": (8,)}
-SIGMAS = 5
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -371,7 +372,7 @@ ERRORS = {
 
 
 def transformed(y):
-    """Another bijection for each shape of y."""
+    """A distribution whose bijection depends on the shape of y."""
     return TransformedDistribution(Normal(y, 1.0), [transforms.AffineTransform(0.0, 1.0 + len(y))]).to_event(1)
 
 

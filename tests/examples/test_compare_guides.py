@@ -13,8 +13,8 @@ import torch
 from semipyro.data import batches, binarize, load, mask_labels
 from semipyro.inference import compare_objectives
 from semipyro.papers import PAPERS
-from test_examples import EXAMPLES, files, imported, numbers, times
-from test_examples_papers import call
+
+from helpers.example_runs import EXAMPLES, call, files, imported, numbers, times
 
 NETWORKS = {"z_dim": 2, "hidden": (8,), "activation": "softplus", "likelihood": "bernoulli"}
 SMALL = "--z-dim 2 --hidden 8 --batch-size 50 --labels 30 --bound-samples 5 --bound-rows 40 --learning-rate 0.01"

@@ -1,6 +1,5 @@
 """The examples as a user runs them: what they print, write, refuse, and survive."""
 
-import csv
 import json
 import os
 import signal
@@ -8,29 +7,18 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from importlib import import_module
-from pathlib import Path
 from textwrap import dedent
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
-from semipyro import plots
 from semipyro.data import load
 from semipyro.inference import evaluate
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+from helpers.example_runs import EXAMPLES, complaints, files, leave_figures_empty, numbers, summary, times
+
 SMALL = ["--hidden", "12", "--z-dim", "3", "--batch-size", "300", "--learning-rate", "0.03"]
 FIGURES = ["analogies", "class_samples", "confusion_matrix", "latent_pca", "latent_tsne", "training_curves"]
 RUN = ["best.ckpt", "last.ckpt", *(f"{name}.png" for name in FIGURES), "metrics.csv", "settings.json", "summary.json"]
-
-
-@contextmanager
-def imported(name):
-    """A script, or a module beside the scripts, which import each other by their names."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXAMPLES)
-        yield import_module(name)
 
 
 def command(*flags):
@@ -55,37 +43,6 @@ def started(*flags, out):
     with process:
         yield process
         process.kill()  # nothing is left of it, whatever the test did
-
-
-def summary(folder):
-    return json.loads((folder / "summary.json").read_text())
-
-
-def numbers(folder):
-    """metrics.csv but for the seconds, which no run repeats."""
-    with (folder / "metrics.csv").open() as file:
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
-
-
-def complaints(done):
-    """What a run prints on standard error, but for the warning of few classes, which short runs may use."""
-    return [line for line in done.stderr.splitlines() if "it has collapsed" not in line]
-
-
-def files(folder):
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
-
-
-def times(folder):
-    """When each file was written."""
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-
-
-def leave_figures_empty(monkeypatch):
-    """Figures take most of a short run's time; where they are not looked at, their files are there, and empty."""
-    for name in plots.__all__:
-        monkeypatch.setattr(plots, name, lambda *_, **__: Figure())
-    monkeypatch.setattr(plots, "save", lambda _, path: path.parent.mkdir(exist_ok=True) or path.touch())
 
 
 def a_run(folder):

@@ -1,13 +1,10 @@
 """The examples of all papers, form by form: what a short run prints, writes, draws, goes on with and refuses."""
 
 import argparse
-import io
 import json
 import re
-from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from importlib import import_module
-from subprocess import CompletedProcess
 from textwrap import dedent
 from typing import NamedTuple
 
@@ -20,7 +17,8 @@ from semipyro.data import binarize, load
 from semipyro.inference import accuracy, evaluate
 from semipyro.inference.training.checkpoint import objective_state, read_checkpoint
 from semipyro.papers import PAPERS
-from test_examples import EXAMPLES, complaints, files, leave_figures_empty, numbers, summary, times
+
+from helpers.example_runs import EXAMPLES, call, complaints, files, leave_figures_empty, numbers, summary, times
 
 OTHERS = {
     "command_line",
@@ -145,17 +143,6 @@ def undrawn(monkeypatch):
 def small(script):
     """Flags of a short run of small networks."""
     return f"--batch-size 60 --learning-rate 0.03 --epochs {EPOCHS} {SMALL.get(script, '--hidden 12 --z-dim 3')}"
-
-
-def call(module, flags, own):
-    """What a process of its own would have ended with; {own} in the flags is the folder of the user's files."""
-    printed, status = (io.StringIO(), io.StringIO()), 0
-    with redirect_stdout(printed[0]), redirect_stderr(printed[1]):
-        try:
-            module.main(flags.format(own=own).split())
-        except SystemExit as stopped:
-            status = stopped.code
-    return CompletedProcess(flags, status, *(text.getvalue() for text in printed))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from textwrap import dedent
 
 import pytest
 from optuna.trial import TrialState
-from test_examples import EXAMPLES, imported
+
+from helpers.example_runs import EXAMPLES, imported
 
 WORKER = """
     import os, sys, time

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from semipyro import estimator
 from sklearn.datasets import make_blobs
-from test_examples import files, imported, times
-from test_examples_papers import call
+
+from helpers.example_runs import call, files, imported, times
 
 METHODS = ["m2", "logistic regression", "random forest", "label spreading", "self-training"]
 

@@ -12,8 +12,8 @@ import time
 from importlib import import_module
 
 import pytest
-from test_examples import EXAMPLES, imported
-from test_examples_papers import call
+
+from helpers.example_runs import EXAMPLES, call, imported
 
 FULL = "thesis-table1"
 SECONDARY = {  # what their claims compare costs more than a desk has: 10 draws, 30 components, another number of labels

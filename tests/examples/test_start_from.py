@@ -6,8 +6,8 @@ import pytest
 import torch
 from semipyro.data import load
 from semipyro.papers import PAPERS
-from test_examples import imported
-from test_examples_papers import call
+
+from helpers.example_runs import call, imported
 
 NETWORKS = {"z_dim": 3, "hidden": [12], "likelihood": "bernoulli"}
 

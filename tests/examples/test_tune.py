@@ -12,8 +12,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from sklearn.datasets import make_blobs
-from test_examples import EXAMPLES, files, imported
-from test_examples_papers import call
+
+from helpers.example_runs import EXAMPLES, call, files, imported
 
 SMALL = "--data own.npz --epochs 3 --out run"
 

@@ -1,25 +1,15 @@
-"""Batch normalisation goes by the same rows in every term of a step and in evaluation, and which those are."""
+"""Batch normalisation goes by the unlabelled rows in every term of a step, and by their statistics in evaluation."""
 
 import pytest
-import torch
-from plain import close, gradients, networks, perceptrons, rows
 from semipyro.inference import Objective
 from semipyro.inference.objectives.batch_norm import batch_norms, normalised_alike
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
 
+from helpers.comparisons import changed, close, gradients, statistics
+from helpers.paper_networks import batch_of, networks, rows, with_fixed_draws
+
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-def statistics(objective: nn.Module) -> dict[str, Tensor]:
-    """Every running mean, variance and count of the batch norms."""
-    names = ("running_mean", "running_var", "num_batches_tracked")
-    return {name: value.clone() for name, value in objective.named_buffers() if name.endswith(names)}
-
-
-def changed(before: dict[str, Tensor], objective: nn.Module) -> set[str]:
-    after = statistics(objective)
-    return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 NORMED = [name for name in PAPERS if name != "untapped"]
@@ -65,12 +55,12 @@ def test_statistics_come_from_one_plain_pass(name: str) -> None:
 @pytest.mark.parametrize("S", [1, 3])
 @pytest.mark.parametrize("name", NORMED)
 def test_training_and_evaluation_normalise_alike(name: str, S: int) -> None:
-    """Every term in training is what evaluation makes of it with the statistics of the step's plain rows.
+    """In training every term has the value that evaluation gives it with the statistics of the step's unlabelled rows.
 
-    Not so where enumerated and labelled rows go by their own.
+    It would have another, were enumerated and labelled rows normalised by their own statistics.
     """
-    objective = perceptrons(name, S=S, batch_norm=True)
-    batch = rows() if PAPERS[name].classifies else (None, None, rows()[2])
+    objective = with_fixed_draws(name, S=S, batch_norm=True)
+    batch = batch_of(name)
     with normalised_alike(objective, lambda: None):
         by_their_own = objective.terms(*batch)
     layers = batch_norms(objective)
@@ -90,10 +80,10 @@ def test_training_and_evaluation_normalise_alike(name: str, S: int) -> None:
 
 @pytest.mark.parametrize("name", NORMED)
 def test_evaluation_moves_no_statistic(name: str) -> None:
-    """In evaluation mode, and in a term by itself."""
+    """In evaluation mode the running statistics are read and not changed."""
     objective = networks(name, batch_norm=True).eval()
     before = statistics(objective)
-    objective(*(rows() if PAPERS[name].classifies else (None, None, rows()[2])))
+    objective(*batch_of(name))
     assert changed(before, objective) == set()
 
 

@@ -1,7 +1,7 @@
-"""The bounds are the papers' bounds: exact values, gaps, what moves, invariances, calibration and weights.
+"""The bounds are the papers' bounds: exact values, gaps, what moves, invariances and calibration.
 
-The bounds written by hand are in `test_by_hand*.py`, their order and limits in `test_limits.py`, what is routed past
-which parameters in `test_routing.py`. Everything is float64. "Rounding" is 1e-10; what is drawn is compared within 5
+The bounds written by hand are in `test_by_hand*.py`, their order and limits in `test_limits.py`, and which parameters a
+term leaves alone in `test_routing.py`. Everything is float64. "Rounding" is 1e-10; what is drawn is compared within 5
 standard errors.
 """
 
@@ -14,9 +14,6 @@ from typing import Any
 import pyro
 import pytest
 import torch
-from analytic import CASES, DISTINCT, Case, LinearGaussian, m2
-from analytic_gaussian import adgm, agm_dgm, sdgm, telling
-from plain import SIGMAS, agrees, close, differences, gradients, moving, networks, perceptrons, rows
 from pyro.distributions import OneHotCategorical
 from pyro.poutine import trace, uncondition
 from scipy import stats
@@ -24,7 +21,13 @@ from semipyro.inference import Objective, SemiSupervisedELBO
 from semipyro.models import M2
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
-from tractable import Conditional
+
+from helpers.cases import Case
+from helpers.cases_by_paper import CASES, DISTINCT
+from helpers.comparisons import SIGMAS, agrees, close, differences, gradients, moving
+from helpers.conditionals import Conditional
+from helpers.linear_gaussian_cases import LinearGaussian, adgm, agm_dgm, m2, sdgm, telling
+from helpers.paper_networks import batch_of, networks, rows, with_fixed_draws
 
 FROZEN: dict[str, set[str]] = {}  # paper → parameters that its objective leaves alone on purpose
 LATENTS = ["z", "a", "z1", "z2"]
@@ -46,7 +49,7 @@ def unlabelled(case: Case) -> Case:
     return dataclasses.replace(case, rows=(None, None, case.rows[2]), gap={"unlabelled": case.gap["unlabelled"]})
 
 
-# 1. Exact at the exact posterior
+# Exact at the exact posterior
 
 
 def test_every_paper_has_an_analytic_case() -> None:
@@ -157,7 +160,7 @@ def test_a_wrong_model_is_not_exact(wrong: type[M2]) -> None:
     assert abs(terms["unlabelled"] - case.exact["unlabelled"].mean()) > 1e-3
 
 
-# 2. Gap = KL
+# Gap = KL
 
 
 @pytest.mark.parametrize("name", DISTINCT)
@@ -181,7 +184,7 @@ def test_more_samples_average_the_same_bound(name: str) -> None:
     assert 16 / 3 < one.var() / many.var() < 16 * 3
 
 
-# 4. Every parameter gets a gradient
+# Every parameter gets a gradient
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -196,7 +199,7 @@ def test_classification_weight_zero_leaves_the_classifier_alone() -> None:
     """Known labels teach q(y | x) through the classification term only: eq. (6) does not read it."""
     batch = (*rows()[:2], None)
     for weight in (0.0, 0.1):
-        objective = perceptrons("m2", labelled_weight=1.0, classification_weight=weight)
+        objective = with_fixed_draws("m2", labelled_weight=1.0, classification_weight=weight)
         terms = objective(*batch)
         assert ("guide.q_y" in moving(terms["loss"], objective)) == (weight > 0)
         assert "classification" in terms
@@ -205,7 +208,7 @@ def test_classification_weight_zero_leaves_the_classifier_alone() -> None:
 
 def test_labelled_weight_zero_leaves_the_labelled_bound_out() -> None:
     """What is left of a labelled call is the classification term, which reaches only q(y | x)."""
-    objective = perceptrons("m2", labelled_weight=0.0, classification_weight=2.0)
+    objective = with_fixed_draws("m2", labelled_weight=0.0, classification_weight=2.0)
     terms = objective(*rows()[:2], None)
     assert close(terms["loss"], -2 * terms["classification"])
     assert moving(terms["loss"], objective) == {"guide.q_y"}
@@ -214,24 +217,20 @@ def test_labelled_weight_zero_leaves_the_labelled_bound_out() -> None:
 @pytest.mark.parametrize("name", ["latent-classifier", "latent-classifier-tight", "simplified", "appendix-c"])
 def test_without_labels_the_simplified_model_has_no_classifier(name: str) -> None:
     """λ = 0 leaves p(y | z) of the simplified models untrained, hence the dashes in the thesis' table 1."""
-    objective = perceptrons(name, labelled_weight=0.0)
+    objective = with_fixed_draws(name, labelled_weight=0.0)
     grads = gradients(objective(*rows())["loss"], objective)
     moved = any((g.abs() > NOTHING).any() for n, g in grads.items() if "p_y" in n)
     assert moved == (not name.startswith(("simplified", "appendix")))
 
 
-# 6. Invariances
+# Invariances
 
 CHANCE = {"reverse"}  # the terms whose y, z and x are drawn anew, whatever the rows
 
 
 def steady(name: str, **settings: Any) -> Objective:
-    """Networks whose loss is without chance."""
-    return perceptrons(name, **({"reverse_weight": 0.0} if name == "untapped" else {}), **settings)
-
-
-def batch_of(name: str) -> tuple[Any, Any, Tensor]:
-    return rows() if PAPERS[name].classifies else (None, None, rows()[2])
+    """Networks whose loss has no chance in it."""
+    return with_fixed_draws(name, **({"reverse_weight": 0.0} if name == "untapped" else {}), **settings)
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -314,7 +313,7 @@ def test_names_of_classes_do_not_matter(name: str) -> None:
     assert not close(new(x, y, None)["loss"], objective(x, y, None)["loss"])
 
 
-# 7. Calibration by simulation
+# Calibration by simulation
 
 
 def ranks(case: Case, n: int, draws: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -346,83 +345,3 @@ def test_exact_guides_are_calibrated(name: str) -> None:
     limit = 2 * stats.norm.sf(SIGMAS)
     assert min(p_values(CASES[name]())) > limit
     assert min(p_values(CASES[name](perturb=True))) < limit
-
-
-# papers.weights
-
-
-@pytest.mark.parametrize(
-    ("n_labelled", "batch", "relative"),
-    [(100, (1, 499), 50.0), (600, (3, 247), 25 / 3), (1000, (5, 245), 5.0), (3000, (15, 235), 5 / 3)],
-)
-def test_m2_weights_are_the_published_ones(n_labelled: int, batch: tuple[int, int], relative: float) -> None:
-    """Kingma's code, 50 000 images: a labelled bound counts 1 unlabelled one, its classification 0.1 · N / N_l."""
-    n_unlabelled = 50_000 - n_labelled
-    weights = PAPERS["m2"].weights(n_labelled, n_unlabelled, *batch)
-    per_example = n_unlabelled / n_labelled
-    assert weights["labelled_weight"] * per_example == pytest.approx(1, rel=1e-12)
-    assert weights["classification_weight"] * per_example == pytest.approx(relative, rel=1e-12)
-
-
-N_L, N_U = 6, 7  # as many rows as `rows` has, so that one batch holds them all
-
-
-def paper_sums(terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each paper's J, to be maximised, from means over its N_l labelled and N_u unlabelled rows."""
-    n = N_L + N_U
-    sums = {k: (N_U if k in ("unlabelled", "surrogate") else N_L) * v for k, v in terms.items() if k != "loss"}
-    L, U, log_q = (sums.get(k, torch.tensor(0.0)) for k in ("labelled", "unlabelled", "classification"))
-    maaloe = U + L + 0.1 * n / N_L * log_q  # α = β (N_l + N_u) / N_l
-    willetts = U + N_U * (L / N_L + 1.1 * log_q / N_L)  # means, and α = 1.1
-    means = N_U * L / N_L  # beside U, a sum: the thesis has U + λ L, means
-    return {
-        "m1": U,
-        **dict.fromkeys(["m2", "m1-m2"], U + L + 0.1 * n * log_q / N_L),  # eq. (9), α = 0.1 N on the mean
-        **dict.fromkeys(["adgm-workshop", "adgm-deterministic", "adgm", "sdgm"], maaloe),
-        **dict.fromkeys(["gm-dgm", "agm-dgm"], willetts),
-        "cagem": U + 0.1 * n / N_L * (sums.get("classification_q", 0) + sums.get("classification_p", 0)),
-        **dict.fromkeys(["latent-classifier", "latent-classifier-tight"], U + 0.5 * means),
-        **dict.fromkeys(["simplified", "appendix-c"], U + 0.001 * means),
-        "m2-adversarial": U + means + N_U * log_q / N_L,  # α = 1; the adversary's part has a gradient only
-        "untapped": U
-        + N_U
-        * (
-            L / N_L
-            + sum(
-                w * terms.get(k, 0) for k, w in {"reverse": 1, "discriminative_y": 10, "discriminative_x": 0.1}.items()
-            )
-        ),
-    }
-
-
-@pytest.mark.parametrize("name", PAPERS)
-def test_weights_give_the_papers_sum(name: str) -> None:
-    """loss · N_u = −J, with all rows in the batch and every weight from `weights`."""
-    weights = PAPERS[name].weights(N_L, N_U, N_L, N_U)
-    terms = perceptrons(name, **weights)(*batch_of(name))
-    assert close(terms["loss"] * N_U, -paper_sums(terms)[name])
-
-
-@pytest.mark.parametrize(
-    ("name", "keyword", "weight"),
-    [
-        ("m2", "alpha", "classification_weight"),
-        ("sdgm", "beta", "classification_weight"),
-        ("agm-dgm", "alpha", "classification_weight"),
-        ("cagem", "beta", "classification_weight"),
-        ("simplified", "lam", "labelled_weight"),
-    ],
-)
-def test_the_papers_constants_scale_their_weights(name: str, keyword: str, weight: str) -> None:
-    """α, β and λ are keywords, and enter in proportion; the batch sizes do not enter."""
-    one, three = (PAPERS[name].weights(100, 900, 10, 90, **{keyword: value}) for value in (0.2, 0.6))
-    assert three[weight] == pytest.approx(3 * one[weight])
-    assert PAPERS[name].weights(100, 900, 1, 99) == PAPERS[name].weights(100, 900, 50, 50)
-
-
-@pytest.mark.parametrize("name", PAPERS)
-def test_weights_are_settings_of_the_objective(name: str) -> None:
-    """What `weights` returns is what `build` takes."""
-    weights = PAPERS[name].weights(100, 1000, 50, 100)
-    objective = PAPERS[name].build(5, 3, z_dim=2, hidden=(4,), **weights)
-    assert {key: getattr(objective, key) for key in weights} == weights

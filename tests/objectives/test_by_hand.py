@@ -1,6 +1,6 @@
 """By hand = by Pyro: M1, M2 and the models with an auxiliary variable or a mixture in z, value and every gradient.
 
-Each bound is the paper's equation in plain torch, with its sum over y written out and the draws of a and z fixed:
+Each bound is the paper's equation in PyTorch alone, with its sum over y written out and the draws of a and z fixed:
 
     L(x, y) = E_q(a|x) E_q(z|a,y,x) [log p(x|·) + log p(y) + log p(z|·) + log p(a|·) − log q(a|x) − log q(z|a,y,x)]
     U(x)    = E_q(a|x) Σ_y q(y|a,x) (L_a(x, y) − log q(y|a,x))
@@ -13,43 +13,28 @@ from typing import Any
 
 import pytest
 import torch
-from plain import (
-    PRIOR,
-    SIGMAS,
-    close,
-    differences,
-    drawn,
-    each_class,
-    log_bernoulli,
-    log_classes,
-    log_gaussian,
-    log_normal,
-    perceptrons,
-    rows,
-    with_swap,
-)
 from pyro.distributions import OneHotCategorical
 from pyro.poutine import condition, trace
 from semipyro.inference import Objective, log_likelihood
 from semipyro.papers import PAPERS
 from torch import Tensor
 
+from helpers.comparisons import SIGMAS, close, differences
+from helpers.log_densities import drawn, each_class, log_bernoulli, log_classes, log_gaussian, log_standard
+from helpers.paper_networks import PRIOR, rows, with_fixed_draws, with_swap
+
 pytestmark = pytest.mark.usefixtures("float64")
 
 WEIGHTS = {"labelled_weight": 0.6, "classification_weight": 2.5}
 
 
-def standard(z: Tensor) -> Tensor:
-    return log_normal(z, 0.0, 1.0)
-
-
 # log p(x | ·), log p(z | ·) and log p(a | ·) of the paper, for the factors p of its model
 GENERATIVE: dict[str, Callable[..., tuple[Tensor, Tensor, Any]]] = {
-    "m2": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), standard(z), 0),
-    "adgm-deterministic": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), standard(z), 0),
-    "adgm-workshop": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), standard(z), standard(a)),
-    "adgm": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), standard(z), log_gaussian(a, p.p_a(x, y, z))),
-    "sdgm": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(a, y, z)), standard(z), log_gaussian(a, p.p_a(y, z))),
+    "m2": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), log_standard(z), 0),
+    "adgm-deterministic": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), log_standard(z), 0),
+    "adgm-workshop": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), log_standard(z), log_standard(a)),
+    "adgm": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(y, z)), log_standard(z), log_gaussian(a, p.p_a(x, y, z))),
+    "sdgm": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(a, y, z)), log_standard(z), log_gaussian(a, p.p_a(y, z))),
     "gm-dgm": lambda p, x, a, y, z: (log_bernoulli(x, p.p_x(z)), log_gaussian(z, p.p_z(y)), 0),
     "agm-dgm": lambda p, x, a, y, z: (
         log_bernoulli(x, p.p_x(z)), log_gaussian(z, p.p_z(y)), log_gaussian(a, p.p_a(x, y, z))
@@ -157,7 +142,7 @@ class ByHand:
 
 
 def weighted(name: str, kl_weight: float = 1.0, **settings: Any) -> Objective:
-    objective = perceptrons(name, **WEIGHTS, **settings)
+    objective = with_fixed_draws(name, **WEIGHTS, **settings)
     objective.kl_weight.fill_(kl_weight)
     return objective
 
@@ -167,7 +152,7 @@ def weighted(name: str, kl_weight: float = 1.0, **settings: Any) -> Objective:
 @pytest.mark.parametrize("sides", ["labelled", "unlabelled", "both"])
 @pytest.mark.parametrize("name", GENERATIVE)
 def test_by_hand(name: str, sides: str, S: int, kl_weight: float) -> None:
-    """L, U and the classification term in plain torch: every term and every gradient, to rounding."""
+    """L, U and the classification term in PyTorch alone: every term and every gradient, to rounding."""
     objective = weighted(name, kl_weight, S=S)
     x, y, x_unlabelled = rows()
     batch = {"labelled": (x, y, None), "unlabelled": (None, None, x_unlabelled), "both": (x, y, x_unlabelled)}[sides]
@@ -311,12 +296,12 @@ def test_the_classifier_averages_probabilities(name: str) -> None:
 @pytest.mark.parametrize("S", [1, 3])
 def test_m1_by_hand(S: int, kl_weight: float) -> None:
     """Eq. (5) of the paper, log p(x | z) + log p(z) − log q(z | x): value and every gradient, to rounding."""
-    objective, (_, _, x) = perceptrons("m1", S=S), rows()
+    objective, (_, _, x) = with_fixed_draws("m1", S=S), rows()
     objective.kl_weight.fill_(kl_weight)
     bounds = []
     for s in range(S):
         z, log_q_z = drawn(objective.guide.q_z, s, x)
-        bounds.append(log_bernoulli(x, objective.model.p_x(z)) + kl_weight * (standard(z) - log_q_z))
+        bounds.append(log_bernoulli(x, objective.model.p_x(z)) + kl_weight * (log_standard(z) - log_q_z))
     bound = torch.stack(bounds).mean()
     assert differences(objective, (None, None, x), {"unlabelled": bound, "loss": -bound}) == []
 
@@ -324,10 +309,12 @@ def test_m1_by_hand(S: int, kl_weight: float) -> None:
 @pytest.mark.parametrize("name", ["m2", "m1-m2"])
 def test_by_hand_with_a_gaussian_likelihood(name: str) -> None:
     """p(x | y, z) = N, as M1+M2 has it for its features: mean and scale from the network."""
-    objective = perceptrons(name, **({"likelihood": "normal"} if name == "m2" else {}))
+    objective = with_fixed_draws(name, **({"likelihood": "normal"} if name == "m2" else {}))
     x, (_, y, _) = torch.randn(6, 5), rows()
     z, log_q_z = drawn(objective.guide.q_z, 0, x, y)
-    hand = log_gaussian(x, objective.model.p_x(y, z)) + (y * torch.tensor(PRIOR).log()).sum(-1) + standard(z) - log_q_z
+    hand = (
+        log_gaussian(x, objective.model.p_x(y, z)) + (y * torch.tensor(PRIOR).log()).sum(-1) + log_standard(z) - log_q_z
+    )
     assert close(objective(x, y, None)["labelled"], hand.mean())
 
 

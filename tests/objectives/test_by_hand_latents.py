@@ -19,22 +19,13 @@ from typing import Any
 
 import pytest
 import torch
-from plain import (
-    close,
-    differences,
-    drawn,
-    each_class,
-    log_bernoulli,
-    log_classes,
-    log_gaussian,
-    log_normal,
-    perceptrons,
-    rows,
-    with_swap,
-)
 from semipyro.distributions import BlockNormalNet
 from semipyro.inference import Objective, cascade
 from torch import Tensor
+
+from helpers.comparisons import close, differences
+from helpers.log_densities import drawn, each_class, log_bernoulli, log_classes, log_gaussian, log_normal
+from helpers.paper_networks import rows, with_fixed_draws, with_swap
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -109,7 +100,7 @@ def thesis(name: str, objective: Objective, batch: tuple[Any, Any, Any], plant: 
 
 
 def thesis_objective(name: str, kl_weight: float, S: int) -> Objective:
-    objective = perceptrons(name, S=S, labelled_weight=0.6)
+    objective = with_fixed_draws(name, S=S, labelled_weight=0.6)
     objective.kl_weight.fill_(kl_weight)
     return objective
 
@@ -244,7 +235,7 @@ class CaGeMByHand:
 
 
 def cagem_objective(kl_weight: float, S: int, **settings: Any) -> Objective:
-    objective = perceptrons("cagem", S=S, classification_weight=2.5, **settings)
+    objective = with_fixed_draws("cagem", S=S, classification_weight=2.5, **settings)
     objective.kl_weight.fill_(kl_weight)
     return objective
 
@@ -341,12 +332,12 @@ def test_cagem_with_one_class_is_the_two_layer_vae() -> None:
 )
 def test_swapped_arguments_are_found(name: str, factor: str, i: int, j: int) -> None:
     """With different widths they are an error; with equal ones the bound by hand sees them."""
-    objective = perceptrons(name)
+    objective = with_fixed_draws(name)
     with_swap(objective, factor, i, j)
     with pytest.raises(ValueError, match="must have shape"):
         objective(*rows())
     batch = (None, None, rows(D=4)[2])
-    equal = perceptrons(name, D=4, **({"z1_dim": 4, "z2_dim": 4} if name == "cagem" else {"z_dim": 4}))
+    equal = with_fixed_draws(name, D=4, **({"z1_dim": 4, "z2_dim": 4} if name == "cagem" else {"z_dim": 4}))
     hand = CaGeMByHand(equal).terms(*batch) if name == "cagem" else thesis(name, equal, batch)
     assert differences(equal, batch, hand) == []
     with_swap(equal, factor, i, j)

@@ -1,4 +1,4 @@
-"""Order and limits: bounds that must lie below others, and models that must become one another.
+"""Order and limits: bounds that must lie below others, and models that are another model in a special case.
 
 Everything is float64. "Rounding" is 1e-10; what is drawn is compared within 5 standard errors.
 """
@@ -7,16 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from analytic import CASES, DISTINCT
-from analytic_gaussian import Deviation
-from analytic_steps import STEPS, Thesis
-from plain import PRIOR, SIGMAS, WIDTHS, close, differences, drawn, gradients, log_classes, networks, perceptrons, rows
 from pyro.distributions import OneHotCategorical
 from semipyro.distributions import CategoricalNet, StandardNormal
 from semipyro.guides import ADGMGuide, LatentClassifierGuide, M2Guide
 from semipyro.inference import ELBO, Objective, SemiSupervisedELBO, log_likelihood
 from semipyro.models import ADGM, AGMDGM, GMDGM, M2, SDGM, LatentClassifier
-from tractable import Conditional, moved
+
+from helpers.cases import Deviation
+from helpers.cases_by_paper import CASES, DISTINCT
+from helpers.comparisons import SIGMAS, close, differences, gradients
+from helpers.conditionals import Conditional
+from helpers.log_densities import drawn, log_classes
+from helpers.paper_networks import PRIOR, WIDTHS, networks, rows, with_fixed_draws
+from helpers.step_function_cases import STEPS, Thesis
+from helpers.tractable_distributions import moved
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -61,7 +65,7 @@ def test_u_is_exact_where_x_does_not_read_y(tight: bool) -> None:
 
 def with_one_class() -> tuple[ELBO, SemiSupervisedELBO]:
     """A VAE, and M2 with K = 1 and the very same networks, which do not read y."""
-    vae = perceptrons("m1")
+    vae = with_fixed_draws("m1")
     p_x, q_z = vae.model.p_x, vae.guide.q_z
     model = M2(p_x=Conditional(lambda y, z: p_x(z)), y_dim=1, z_dim=WIDTHS["z_dim"])
     one = Conditional(lambda x: OneHotCategorical(logits=x[..., :1]))
@@ -82,7 +86,7 @@ def test_m2_with_one_class_is_the_vae() -> None:
 
 def test_known_class_is_the_limit_of_a_sure_classifier() -> None:
     """Where q(y | x) is sure of y, U(x) = L(x, y): the weight, the entropy and the sum vanish."""
-    objective, (x, y, _) = perceptrons("m2"), rows()
+    objective, (x, y, _) = with_fixed_draws("m2"), rows()
     objective.guide.q_y = Conditional(lambda x: OneHotCategorical(logits=1e3 * y))
     terms = objective(x, y, x)
     assert close(terms["unlabelled"], terms["labelled"])
@@ -108,13 +112,13 @@ def m2_with_a(m2: Objective, form: str) -> SemiSupervisedELBO:
 @pytest.mark.parametrize("form", ["workshop", "icml", "sdgm"])
 def test_with_an_idle_auxiliary_variable_a_model_is_m2(form: str) -> None:
     """p(a | ·) = q(a | x), and a read by nothing: every term of M2, whatever a is drawn, and every gradient."""
-    m2 = perceptrons("m2", **WEIGHTS)
+    m2 = with_fixed_draws("m2", **WEIGHTS)
     assert differences(m2, rows(), m2_with_a(m2, form)(*rows())) == []
 
 
 def test_agm_dgm_with_an_idle_auxiliary_variable_is_gm_dgm() -> None:
-    """The same for the mixture."""
-    gm = perceptrons("gm-dgm", **WEIGHTS)
+    """With p(a | ·) = q(a | x), and a read by nothing, AGM-DGM has every term and gradient of GM-DGM."""
+    gm = with_fixed_draws("gm-dgm", **WEIGHTS)
     p_x, p_z, q_y, q_z = gm.model.p_x, gm.model.p_z, gm.guide.q_y, gm.guide.q_z
     model = AGMDGM(p_x=p_x, p_z=p_z, p_a=StandardNormal(2), y_dim=4, y_prior=PRIOR)
     guide = ADGMGuide(
@@ -141,7 +145,7 @@ def test_a_classifier_need_not_read_the_latent_before_it(name: str, num_samples:
 
 def test_a_deterministic_auxiliary_variable_is_a_feature_of_the_classifier() -> None:
     """q(y | x) = Cat(net(a(x), x)), where a(x) is a network's output without noise and is trained with the rest."""
-    objective, (x, y, _) = perceptrons("adgm-deterministic", **WEIGHTS), rows()
+    objective, (x, y, _) = with_fixed_draws("adgm-deterministic", **WEIGHTS), rows()
     q_y = objective.guide.q_y
     a = q_y.features(x)
     assert a.shape == (len(x), WIDTHS["a_dim"])
@@ -159,7 +163,7 @@ def test_a_deterministic_auxiliary_variable_is_a_feature_of_the_classifier() -> 
 
 def test_gm_dgm_with_equal_components_is_the_vae() -> None:
     """p(z | y) = N(0, I) for every y: U(x) is the VAE's bound − KL(q(y | x) ‖ p(y)), and L(x, y) that + log p(y)."""
-    vae, (x, y, x_unlabelled) = perceptrons("m1"), rows()
+    vae, (x, y, x_unlabelled) = with_fixed_draws("m1"), rows()
     p_x, q_z, q_y = vae.model.p_x, vae.guide.q_z, networks("m2").guide.q_y
     model = GMDGM(p_x=p_x, p_z=StandardNormal(WIDTHS["z_dim"]), y_dim=4, y_prior=PRIOR)
     prior = torch.tensor(PRIOR)
@@ -175,8 +179,8 @@ def test_gm_dgm_with_equal_components_is_the_vae() -> None:
 
 def test_the_simplified_model_is_a_vae_and_a_classifier_of_its_latents() -> None:
     """U(x) is the VAE's bound, and L(x, y) that + E log p(y | z); tight or not, as x does not read y."""
-    objective, (x, y, x_unlabelled) = perceptrons("simplified"), rows()
-    vae = perceptrons("m1", likelihood="normal", scale=objective.model.p_x.scale)
+    objective, (x, y, x_unlabelled) = with_fixed_draws("simplified"), rows()
+    vae = with_fixed_draws("m1", likelihood="normal", scale=objective.model.p_x.scale)
     vae.model.p_x, vae.guide.q_z = objective.model.p_x, objective.guide.q_z
     z, _ = drawn(objective.guide.q_z, 0, x)
     log_p_y = (log_classes(objective.model.p_y(z)) * y).sum(-1).mean()

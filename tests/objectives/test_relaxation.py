@@ -12,10 +12,9 @@ from semipyro.distributions import (
     GreyBernoulli,
 )
 from semipyro.inference.objectives.relaxation import RelaxLabels, StraightThrough, StraightThroughBernoulli, smoothed
-from test_mlp import close
 from torch import Tensor
 
-SIGMAS = 5
+from helpers.comparisons import SIGMAS, close_arrays
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -47,7 +46,7 @@ def test_straight_through_gradients_are_those_of_a_concrete_draw() -> None:
     weight = torch.randn(500)
     mine, theirs = (torch.autograd.grad((weight * each).sum(), logits)[0] for each in (draw, soft))
     assert torch.equal(draw.detach(), soft.detach().round())
-    assert close(mine, theirs)
+    assert close_arrays(mine, theirs)
     assert (mine != 0).all()
 
 
@@ -78,7 +77,7 @@ def test_straight_through_changes_the_site_x_alone() -> None:
     assert nodes["x"]["fn"].has_rsample
     assert not nodes["other"]["fn"].has_rsample
     x = torch.rand(5, 3)
-    assert close(nodes["x"]["fn"].log_prob(x), GreyBernoulli(logits=torch.ones(3)).to_event(1).log_prob(x))
+    assert close_arrays(nodes["x"]["fn"].log_prob(x), GreyBernoulli(logits=torch.ones(3)).to_event(1).log_prob(x))
     assert nodes["x"]["value"].shape == (5, 3)
 
 
@@ -89,8 +88,8 @@ def test_smoothed_labels(smoothing: float) -> None:
     found = smoothed(y, smoothing)
     rest = smoothing / 3
     expected = [[rest, rest, 1 - smoothing, rest], [1 - smoothing, rest, rest, rest]]
-    assert close(found, expected)
-    assert close(found.sum(-1), torch.ones(2))
+    assert close_arrays(found, expected)
+    assert close_arrays(found.sum(-1), torch.ones(2))
 
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
@@ -126,8 +125,8 @@ def test_relaxed_labels_are_concrete_draws(temperature: float) -> None:
     torch.manual_seed(4)
     uniform = torch.rand_like(LOGITS)
     gumbel = -(-uniform.log()).log()
-    assert close(y, torch.softmax((torch.log_softmax(LOGITS, -1) + gumbel) / temperature, -1), 1e-6)
-    assert close(nodes["y"]["log_prob"], log_concrete(y, LOGITS, temperature), 1e-9)
+    assert close_arrays(y, torch.softmax((torch.log_softmax(LOGITS, -1) + gumbel) / temperature, -1), 1e-6)
+    assert close_arrays(nodes["y"]["log_prob"], log_concrete(y, LOGITS, temperature), 1e-9)
     assert nodes["y"]["infer"] == {"kept": True}
     assert nodes["other"]["infer"]["enumerate"] == "parallel"
     assert type(nodes["other"]["fn"]) is OneHotCategorical
@@ -139,7 +138,7 @@ def test_given_labels_have_their_concrete_density() -> None:
     nodes = relaxed_site(1.0, y)
     assert nodes["y"]["is_observed"]
     assert torch.equal(nodes["y"]["value"], y)
-    assert close(nodes["y"]["log_prob"], log_concrete(y, LOGITS, 1.0), 1e-9)
+    assert close_arrays(nodes["y"]["log_prob"], log_concrete(y, LOGITS, 1.0), 1e-9)
 
 
 def test_the_concrete_density_is_a_density() -> None:
@@ -178,4 +177,4 @@ def test_a_cold_draw_is_scored_under_both_densities() -> None:
         return math.lgamma(3) + 2 * math.log(temperature) + inner
 
     for trace, logits in ((q, LOGITS), (p, other)):
-        assert close(trace.nodes["y"]["log_prob"], log_density(logits), 1e-6)
+        assert close_arrays(trace.nodes["y"]["log_prob"], log_density(logits), 1e-6)

@@ -5,21 +5,14 @@ Everything is float64; "rounding" is 1e-10. What untapped moves is in `test_unta
 
 import pytest
 import torch
-from plain import (
-    close,
-    drawn,
-    gradients,
-    log_classes,
-    moving,
-    networks,
-    perceptrons,
-    rows,
-)
 from pyro.distributions import OneHotCategorical
 from semipyro.inference import SemiSupervisedELBO
-from test_batch_norm import changed, statistics
 from torch import nn
-from tractable import Conditional
+
+from helpers.comparisons import changed, close, gradients, moving, statistics
+from helpers.conditionals import Conditional
+from helpers.log_densities import drawn, log_classes
+from helpers.paper_networks import networks, rows, with_fixed_draws
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -44,7 +37,7 @@ def test_labels_move_only_the_two_classifiers(batch_norm: bool, num_samples: int
 
 
 def test_unlabelled_rows_move_all_of_cagem() -> None:
-    """And they alone move the statistics, of every batch norm."""
+    """Unlabelled rows train every factor, and move the statistics of every batch norm; labelled rows move none."""
     objective = networks("cagem", batch_norm=True)
     before = statistics(objective)
     loss = objective(None, None, rows()[2])["loss"]
@@ -60,7 +53,7 @@ def test_labels_beside_unlabelled_rows_move_no_statistic() -> None:
     found = []
     for sides in (rows()[:2], (None, None)):
         torch.manual_seed(0)
-        objective = perceptrons("cagem", batch_norm=True)  # fixed z1 and z2
+        objective = with_fixed_draws("cagem", batch_norm=True)  # fixed z1 and z2
         objective.guide.q_y = sure(objective.guide.q_y)  # and y
         objective(*sides, rows()[2])
         found.append(statistics(objective))
@@ -83,7 +76,7 @@ def sure(net: nn.Module) -> nn.Module:
 def test_adversarial_by_hand(S: int, weight: float) -> None:
     """log f(y | z) at z ~ q(z | x, y); the loss is M2's, f gains and q(z | x, y) loses by `adversary`."""
     settings = {"labelled_weight": 0.6, "classification_weight": 2.5}
-    objective = perceptrons("m2-adversarial", S=S, adversary_weight=weight, **settings)
+    objective = with_fixed_draws("m2-adversarial", S=S, adversary_weight=weight, **settings)
     x, y, x_unlabelled = rows()
     terms = objective(x, y, x_unlabelled)
     draws = [drawn(objective.guide.q_z, s, x, y)[0] for s in range(S)]
@@ -100,13 +93,13 @@ def test_adversarial_by_hand(S: int, weight: float) -> None:
 
 
 def test_a_step_makes_the_adversary_better_and_the_latents_worse_for_it() -> None:
-    """Along the loss's gradient: f's part of it raises log f(y | z), the part of q(z | x, y) lowers it."""
-    objective = perceptrons("m2-adversarial", labelled_weight=0.0, classification_weight=0.0)
+    """A step of gradient descent in f alone raises log f(y | z); a step in q(z | x, y) alone lowers it."""
+    objective = with_fixed_draws("m2-adversarial", labelled_weight=0.0, classification_weight=0.0)
     batch = (*rows()[:2], None)
     start = objective(*batch)
     grads = gradients(start["loss"], objective)
     for part, sign in (("adversary", 1), ("guide.q_z", -1)):
-        stepped = perceptrons("m2-adversarial", labelled_weight=0.0, classification_weight=0.0)
+        stepped = with_fixed_draws("m2-adversarial", labelled_weight=0.0, classification_weight=0.0)
         stepped.load_state_dict(objective.state_dict())
         with torch.no_grad():
             for name, parameter in stepped.named_parameters():

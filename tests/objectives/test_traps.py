@@ -1,4 +1,4 @@
-"""What goes wrong in silence with Pyro: each of these gave a plausible loss somewhere."""
+"""Mistakes that Pyro does not report: each of them once gave a loss that looked plausible."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,7 +8,6 @@ from typing import Any
 import pyro
 import pytest
 import torch
-from plain import SETTINGS
 from pyro import poutine
 from pyro.distributions import OneHotCategorical
 from semipyro.distributions import MLP, BernoulliNet, GreyBernoulli, NormalNet, StandardNormal
@@ -25,10 +24,12 @@ from semipyro.inference import (
     log_likelihood,
     sample,
 )
-from semipyro.models import M2, LatentClassifier
+from semipyro.models import LatentClassifier
 from semipyro.papers import PAPERS
 from torch import Tensor, nn
-from tractable import Conditional
+
+from helpers.conditionals import Conditional
+from helpers.paper_networks import WIDTHS_BY_PAPER
 
 D, K, L = 5, 3, 2
 Rows = tuple[Tensor | None, Tensor | None, Tensor]
@@ -46,10 +47,11 @@ def _on_one_thread() -> Iterator[None]:
 def small(name: str, std: float = 0.2, **settings: Any) -> Objective:
     """A paper's objective with small networks and weights that are not zero.
 
-    They are not large either: where one Gaussian is scored under another, two layers up, quadratic forms divide by
-    e^(2 log σ), and weights of 0.5 have given losses of 1e9. Softplus, since six rectified units may all be dead.
+    The weights are not large either: where one Gaussian is scored under another, quadratic forms divide by
+    e^(2 log σ), and weights of 0.5 have given losses of 1e9. The activation is softplus, as all of six rectified units
+    may happen to be zero.
     """
-    widths = {"a_dim": L} if "a_dim" in SETTINGS.get(name, ()) else {}
+    widths = {"a_dim": L} if "a_dim" in WIDTHS_BY_PAPER.get(name, ()) else {}
     objective = PAPERS[name].build(D, K, **{"z_dim": L, "hidden": (6,), "activation": "softplus", **widths, **settings})
     for parameter in objective.parameters():
         nn.init.normal_(parameter, std=std)
@@ -165,7 +167,7 @@ TERMS: dict[type[Objective], tuple[set[str], set[str]]] = {  # of labelled and o
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_batches_of_any_size(name: str) -> None:
-    """A smaller last batch, one row, one labelled row, after a larger batch: nothing is remembered of the sizes."""
+    """A smaller last batch, a single row, or a single labelled row may follow a larger batch: no size is remembered."""
     objective = small(name, num_samples=2)
     labelled, unlabelled = TERMS[type(objective)]
     for training in (True, False):
@@ -274,7 +276,7 @@ def test_a_site_that_the_guide_forgets_is_named(name: str, site: str) -> None:
 
 @pytest.mark.parametrize("labels", [torch.tensor([0, 1, 2, 0]), torch.tensor([[0], [1], [2], [0]])], ids=["N", "N 1"])
 def test_integer_labels_are_explained(labels: Tensor) -> None:
-    """Not "mat1 and mat2 shapes cannot be multiplied"."""
+    """The error speaks of one-hot labels, not of "mat1 and mat2 shapes cannot be multiplied"."""
     with pytest.raises(ValueError, match=r"one-hot"):
         small("m2")(batch("m2")[0], labels, None)
 
@@ -349,11 +351,11 @@ def test_grey_images_pass_and_others_do_not(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_extreme_weights_stay_finite(name: str) -> None:
-    """Logits of hundreds: the loss and its gradients are numbers (probabilities would have been 0 and 1).
+    """With logits of hundreds the loss and its gradients are finite (with probabilities, 0 and 1, they would not be).
 
-    Every paper keeps it for the networks that end in logits, and what they read. No network of a Gaussian can: its
-    σ = e^hundreds is infinity, and what is NaN after that is named, as the test after next says. For the tight bound
-    p(y | z) is left as it is, of which the next test says why.
+    This is asked of every network that ends in logits. A network of a Gaussian cannot keep it, as its σ = e^hundreds is
+    infinity; `test_a_network_that_broke_is_named` says what is told then. For the tight bound p(y | z) keeps its small
+    weights; `test_the_tight_bound_where_two_classifiers_contradict_each_other` says why.
     """
     objective = small(name, likelihood="bernoulli")
     modest = [net for net in objective.modules() if isinstance(net, NormalNet)]
@@ -422,7 +424,7 @@ def test_a_network_that_broke_is_named(name: str, factor: str, side: str) -> Non
     ("name", "settings"), [("adgm", {"averaged_classifier": True}), ("untapped", {"temperature": 1.0})]
 )
 def test_a_network_that_broke_is_named_in_stand_ins(name: str, settings: dict[str, Any], factor: str) -> None:
-    """The same of `surrogate` and `relaxed`, which stand in the place of the unlabelled bound while training."""
+    """The same holds for `surrogate` and `relaxed`, which replace the unlabelled bound while training."""
     objective = small(name, **settings)
     for parameter in objective.get_submodule(factor).parameters():
         nn.init.constant_(parameter, torch.nan)
@@ -431,7 +433,7 @@ def test_a_network_that_broke_is_named_in_stand_ins(name: str, settings: dict[st
 
 
 def test_kl_weight_is_a_buffer() -> None:
-    """1.0 at first, changed in place, moved with the module."""
+    """It is 1.0 at first, can be changed in place, and moves with the module."""
     objective = small("m2")
     assert objective.kl_weight == 1.0
     assert "kl_weight" in dict(objective.named_buffers())
@@ -455,10 +457,3 @@ def test_validation_is_left_as_it_was() -> None:
     assert before
     assert pyro.settings.get("validate_distributions_pyro") == before
     assert torch.distributions.Distribution._validate_args
-
-
-def test_a_model_with_a_uniform_prior_keeps_k_ones() -> None:
-    """`y_prior` is a buffer of K probabilities, uniform where it is None, and part of no gradient."""
-    model = M2.build(D, K, z_dim=L)
-    assert torch.allclose(model.y_prior, torch.full((K,), 1 / K))
-    assert not any(p is model.y_prior for p in model.parameters())

@@ -11,25 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from analytic_steps import Signs
-from plain import (
-    SIGMAS,
-    agrees,
-    close,
-    differences,
-    each_class,
-    gradients,
-    log_bernoulli,
-    log_classes,
-    log_normal,
-    moving,
-    networks,
-    perceptrons,
-    rows,
-)
 from semipyro.inference import Objective
 from torch import Tensor
 from torch.nn import functional
+
+from helpers.comparisons import SIGMAS, agrees, close, differences, gradients, moving
+from helpers.log_densities import each_class, log_bernoulli, log_classes, log_normal
+from helpers.paper_networks import networks, rows, with_fixed_draws
+from helpers.step_function_cases import Signs
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -78,7 +67,7 @@ def forward_terms(
 @pytest.mark.parametrize("S", [1, 3])
 def test_untapped_by_hand(S: int, kl_weight: float) -> None:
     """Both forward bounds with the logistic flow, and both discriminative terms: values and every gradient."""
-    objective = perceptrons("untapped", S=S, reverse_weight=0.0)
+    objective = with_fixed_draws("untapped", S=S, reverse_weight=0.0)
     objective.kl_weight.fill_(kl_weight)
 
     def found(plant: str) -> set[str]:
@@ -263,7 +252,7 @@ def relaxed_draws(objective: Objective, x: Tensor, times: int = 40, copies: int 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_the_relaxed_bound_is_its_mean_over_concrete_draws(temperature: float) -> None:
     """While training, y is a Concrete draw under a Concrete prior; in evaluation mode it is summed out as ever."""
-    objective, x = perceptrons("untapped", temperature=temperature, kl_weight=0.3), rows()[2]
+    objective, x = with_fixed_draws("untapped", temperature=temperature, kl_weight=0.3), rows()[2]
     with torch.no_grad():
         objective.guide.q_y.mlp.rest[-1].bias.copy_(torch.linspace(1.5, -1.5, 4))
         objective.model.p_x.mlp.first.weight[:, :4] *= 8  # the columns of y
@@ -281,7 +270,7 @@ def test_the_relaxed_bound_is_its_mean_over_concrete_draws(temperature: float) -
 
 def test_the_relaxed_bound_moves_what_the_sum_moves() -> None:
     """The draw of y is reparametrised: its gradient reaches q(y | x), q(z | x, y) and p(x | y, z)."""
-    objective = perceptrons("untapped", temperature=0.5)
+    objective = with_fixed_draws("untapped", temperature=0.5)
     assert moving(objective(None, None, rows()[2])["relaxed"], objective) == {"guide.q_y", "guide.q_z", "model.p_x"}
 
 
@@ -303,7 +292,7 @@ def test_the_relaxed_bound_at_low_temperature(same: bool) -> None:
     The latter is no smaller, and the same at every temperature: the relaxed bound stays below the sum unless
     q(y | x) = p(y). At τ = 1 it is another.
     """
-    cold, warm = (perceptrons("untapped", K=2, temperature=t) for t in (0.01, 1.0))
+    cold, warm = (with_fixed_draws("untapped", K=2, temperature=t) for t in (0.01, 1.0))
     x = rows()[2]
     with torch.no_grad():
         if same:

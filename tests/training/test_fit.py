@@ -1,7 +1,6 @@
-"""`fit` is the plain loop and nothing else: the same steps, whatever is switched on around them."""
+"""`fit` takes the steps of a loop that is written by hand, with every setting; what it reports, and what it refuses."""
 
 import copy
-import csv
 import importlib
 import os
 import re
@@ -10,49 +9,22 @@ import subprocess
 import sys
 import textwrap
 import types
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from semipyro.data import batches, load, mask_labels
-from semipyro.distributions import MLP
-from semipyro.inference import ELBO, Objective, accuracy, evaluate, fit, load_weights
-from semipyro.inference.training import precision
-from semipyro.inference.training.precision import network_precision
+from semipyro.data import batches, load
+from semipyro.inference import ELBO, accuracy, evaluate, fit, load_weights
 from semipyro.papers import PAPERS
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
-X = torch.linspace(-1, 1, 60).reshape(20, 3).sin()
+from helpers.training_runs import Batches, Line, Scripted, X, comparable, line_batches, m2_run, weights
 
-
-class Line(Objective):
-    """A loss without noise: −mean (w·tanh(Vx) − 1)², so that two ways of minimising it can be compared exactly."""
-
-    def __init__(self):
-        super().__init__(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), nn.Identity())
-
-    def terms(self, x_labelled, y_labelled, x_unlabelled):
-        return {"unlabelled": -self.kl_weight * (self.model(x_unlabelled) - 1).square().mean()}
-
-    def loss(self, terms):
-        return -terms["unlabelled"]
-
-
-class Batches(list):
-    """Plain batches, with the sizes that a checkpoint compares."""
-
-    def __init__(self, *batches):
-        super().__init__(batches)
-        self.size = 10
-
-
-def line_batches():
-    return Batches((None, None, X[:10]), (None, None, X[10:]))
+TESTS = Path(__file__).resolve().parents[1]
 
 
 def by_hand(objective, epochs, *, decay=0.0, clip_norm=None, clip_value=None, schedule=lambda epoch: 1.0, warmup=0):
-    """The loop of the module's docstring, with each setting written out."""
+    """The loop of `fit.py`'s docstring, with each setting written out."""
     optimizer = torch.optim.Adam(objective.parameters(), lr=0.01)
     for epoch in range(epochs):
         optimizer.param_groups[0]["lr"] = 0.01 * schedule(epoch)
@@ -69,10 +41,6 @@ def by_hand(objective, epochs, *, decay=0.0, clip_norm=None, clip_value=None, sc
             optimizer.step()
 
 
-def weights(objective):
-    return torch.cat([p.detach().flatten() for p in objective.parameters()])
-
-
 @pytest.mark.parametrize(
     ("settings", "hand"),
     [
@@ -87,17 +55,17 @@ def weights(objective):
 )
 def test_fit_takes_the_steps_of_the_plain_loop(settings, hand):
     one = Line()
-    two, plain = copy.deepcopy(one), copy.deepcopy(one)
+    two, unchanged = copy.deepcopy(one), copy.deepcopy(one)
     fit(one, line_batches(), epochs=4, learning_rate=0.01, progress=False, **settings)
     by_hand(two, 4, **hand)
     torch.testing.assert_close(weights(one), weights(two), rtol=1e-5, atol=1e-6)
     if hand:  # the setting matters: without it the weights are others
-        by_hand(plain, 4)
-        assert (weights(plain) - weights(two)).abs().max() > 1e-4
+        by_hand(unchanged, 4)
+        assert (weights(unchanged) - weights(two)).abs().max() > 1e-4
 
 
 def test_a_module_that_imports_a_jupyter_kernel_does_not_bring_a_progress_bar(capsys):
-    """As running notebooks from the same process does; a bar there would be lines of noise in a log."""
+    """A process that runs notebooks imports one; a bar there would only fill its log."""
     importlib.import_module("ipykernel.kernelapp")
     fit(Line(), line_batches(), epochs=1)
     assert capsys.readouterr().err == ""
@@ -128,64 +96,6 @@ def test_an_epoch_s_mean_weighs_a_smaller_last_batch_by_its_rows():
     objective = Line()
     (row,) = fit(objective, [(None, None, X[:16]), (None, None, X[16:])], epochs=1, learning_rate=1e-9, progress=False)
     assert row["unlabelled"] == pytest.approx(objective(None, None, X)["unlabelled"].item(), rel=1e-5)
-
-
-def m2_run(**settings):
-    """A small M2 on the digits and everything to fit it."""
-    torch.manual_seed(3)
-    digits = load("digits")
-    y = mask_labels(digits.train.y, per_class=5)
-    rows = batches(digits.train.x, y, labelled_batch_size=50, unlabelled_batch_size=200, binarize=True)
-    objective = PAPERS["m2"].build(64, 10, hidden=(16,), z_dim=3, **settings)
-    return objective, rows, (digits.validation.x, digits.validation.y)
-
-
-def comparable(history):
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
-
-
-def test_a_resumed_run_ends_with_the_numbers_of_one_that_never_stopped(tmp_path):
-    """In the same process, after other random numbers were drawn; weights, optimiser, order, noise and best epoch."""
-    whole, rows, held_out = m2_run()
-    expected = fit(whole, rows, epochs=5, validation=held_out, out=tmp_path / "a", progress=False)
-    first, rows, held_out = m2_run()
-    fit(first, rows, epochs=2, validation=held_out, out=tmp_path / "b", progress=False)
-    torch.manual_seed(99)
-    second = PAPERS["m2"].build(64, 10, hidden=(16,), z_dim=3)
-    _, rows, held_out = m2_run()
-    torch.rand(17)
-    history = fit(second, rows, epochs=5, validation=held_out, out=tmp_path / "b", resume=True, progress=False)
-    assert comparable(history) == comparable(expected)
-    assert torch.equal(weights(whole), weights(second))
-    best = [torch.load(tmp_path / run / "checkpoints" / "best.ckpt", weights_only=True) for run in "ab"]
-    assert best[0]["history"][-1]["epoch"] == best[1]["history"][-1]["epoch"]
-    with (tmp_path / "b" / "metrics.csv").open() as file:
-        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4, 5]
-
-
-def test_a_finished_run_resumed_does_nothing_but_return_its_history(tmp_path):
-    objective, rows, held_out = m2_run()
-    history = fit(objective, rows, epochs=2, validation=held_out, out=tmp_path, progress=False)
-    trained = weights(objective)
-    again = fit(objective, rows, epochs=2, validation=held_out, out=tmp_path, resume=True, progress=False)
-    assert again == history
-    assert torch.equal(weights(objective), trained)
-
-
-def test_what_a_killed_process_was_writing_is_removed(tmp_path):
-    fit(Line(), line_batches(), epochs=1, out=tmp_path, progress=False)
-    (tmp_path / "checkpoints" / ".last.ckpt.123.partial").write_bytes(b"half")
-    fit(Line(), line_batches(), epochs=2, out=tmp_path, resume=True, progress=False)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
-
-
-def test_resume_before_the_first_checkpoint_starts_at_the_start(tmp_path):
-    (tmp_path / "two").mkdir()
-    one, two = Line(), Line()
-    two.load_state_dict(one.state_dict())
-    fit(one, line_batches(), epochs=2, out=tmp_path / "one", progress=False)
-    fit(two, line_batches(), epochs=2, out=tmp_path / "two", resume=True, progress=False)
-    assert torch.equal(weights(one), weights(two))
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not():
@@ -220,22 +130,6 @@ def test_validation_bounds_can_have_rows_of_their_own():
     assert row["validation_unlabelled"] == pytest.approx(sum(expected) / 10, abs=0.5)
 
 
-class Scripted(Line):
-    """Its validation bound goes up, up, and then down for good (after a first look at two rows)."""
-
-    scores = (0.0, 1.0, 2.0, 0.5, 0.4, 0.3, 0.2, 0.1)
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("epoch", torch.zeros((), dtype=torch.long))
-
-    def terms(self, x_labelled, y_labelled, x_unlabelled):
-        if self.training:
-            return super().terms(x_labelled, y_labelled, x_unlabelled)
-        self.epoch += len(x_unlabelled) > 2
-        return {"unlabelled": torch.tensor(self.scores[int(self.epoch)])}
-
-
 def test_bad_validation_rows_are_refused_before_the_first_epoch():
     objective, rows, (x, y) = m2_run()
     for bad, message in (
@@ -266,22 +160,6 @@ def test_early_stopping_and_the_best_epoch_s_weights(tmp_path):
     last = Scripted()
     load_weights(last, tmp_path / "checkpoints" / "last.ckpt")
     assert last.epoch.item() == 4
-
-
-def test_a_run_that_stopped_early_stays_stopped_and_goes_on_with_more_patience(tmp_path):
-    settings = {"epochs": 7, "validation": (X, None), "out": tmp_path, "progress": False}
-    fit(Scripted(), line_batches(), patience=2, **settings)
-    assert len(fit(Scripted(), line_batches(), patience=2, resume=True, **settings)) == 4
-    assert len(fit(Scripted(), line_batches(), patience=4, resume=True, **settings)) == 6
-
-
-def test_the_best_epoch_is_still_known_in_a_folder_that_was_moved(tmp_path):
-    settings = {"validation": (X, None), "progress": False}
-    fit(Scripted(), line_batches(), epochs=3, out=tmp_path / "here", **settings)
-    (tmp_path / "here").rename(tmp_path / "there")
-    objective = Scripted()
-    fit(objective, line_batches(), epochs=5, out=tmp_path / "there", resume=True, restore_best=True, **settings)
-    assert objective.epoch.item() == 2
 
 
 def test_restore_best_works_without_a_folder():
@@ -315,43 +193,6 @@ def test_a_loss_that_breaks_names_epoch_step_and_term_and_leaves_the_last_checkp
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert [row["epoch"] for row in saved["history"]] == [1]
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["last.ckpt"]
-
-
-def test_bf16_is_in_the_networks_only_and_gone_afterwards(monkeypatch):
-    seen = []
-    original = nn.functional.linear
-    monkeypatch.setattr(
-        nn.functional, "linear", lambda *args: seen.append(torch.is_autocast_enabled("cpu")) or original(*args)
-    )
-    objective, rows, held_out = m2_run()
-    (row,) = fit(objective, rows, epochs=1, precision="bf16", progress=False)
-    assert seen
-    assert all(seen)
-    assert {p.dtype for p in objective.parameters()} == {torch.float32}
-    assert {m.autocast_dtype for m in objective.modules() if isinstance(m, MLP)} == {None}
-    objective, rows, held_out = m2_run()
-    (exact,) = fit(objective, rows, epochs=1, validation=held_out, progress=False)
-    assert row["unlabelled"] == pytest.approx(exact["unlabelled"], rel=0.01)
-    assert row["unlabelled"] != exact["unlabelled"]
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_auto_precision_is_bf16_where_the_processor_multiplies_it(monkeypatch, fast):
-    monkeypatch.setattr(precision, "multiplies_bf16", lambda: fast)
-    found = []
-    for asked in ("auto", "bf16" if fast else "32"):
-        objective, rows, _ = m2_run()
-        found += fit(objective, rows, epochs=1, precision=asked, device="cpu", progress=False)
-    assert found[0]["loss"] == found[1]["loss"]
-    assert network_precision("auto", "cpu") == ("bf16" if fast else "32")
-
-
-def test_what_the_processor_says_decides(monkeypatch):
-    for told, fast in (({}, False), ({"avx2": True, "avx512_bf16": False}, False), ({"amx_bf16": True}, True)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda told=told: told, raising=False)
-        assert precision.multiplies_bf16() is fast
-    monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert not precision.multiplies_bf16()
 
 
 def test_frozen_parameters_stay():
@@ -396,19 +237,6 @@ def test_bad_settings(settings, message):
         fit(Line(), line_batches(), **{"epochs": 1, "progress": False, **settings})
 
 
-def test_numbers_of_numpy_are_plain_in_the_checkpoint(tmp_path):
-    objective = Line()
-    settings = {
-        "learning_rate": np.float64(1e-3),
-        "schedule": lambda epoch: np.float64(0.5),
-        "weight_decay": np.float32(1),
-    }
-    history = fit(objective, line_batches(), epochs=np.int64(2), out=tmp_path, progress=False, **settings)
-    assert history[-1]["learning_rate"] == pytest.approx(5e-4)
-    again = fit(Line(), line_batches(), epochs=2, out=tmp_path, resume=True, progress=False, **settings)
-    assert again == history
-
-
 @pytest.mark.parametrize("name", PAPERS)
 def test_weights_that_diverge_name_epoch_step_and_bound(name):
     """Which of NaN and infinity comes first is a paper's own; in either case training stops, and says where."""
@@ -441,40 +269,6 @@ def test_a_term_that_some_batches_lack_is_averaged_over_those_that_have_it():
     rows = Batches((X[:5], y, X[:10]), (None, None, X[10:]))
     (row,) = fit(Sometimes(), rows, epochs=1, progress=False)
     assert row["labelled"] == -3.0
-
-
-@pytest.mark.parametrize("sized", [True, False])
-def test_a_shuffling_loader_of_pytorch_s_own_is_resumed_exactly(tmp_path, sized):
-    def loader():
-        loaded = DataLoader(TensorDataset(X), batch_size=7, shuffle=True)
-        return Mapped(loaded) if sized else Unsized(loaded)
-
-    one, two = Line(), Line()
-    two.load_state_dict(one.state_dict())
-    settings = {"learning_rate": 0.1, "progress": False}
-    torch.manual_seed(5)
-    expected = fit(one, loader(), epochs=4, out=tmp_path / "a", **settings)
-    torch.manual_seed(5)
-    fit(two, loader(), epochs=2, out=tmp_path / "b", **settings)
-    torch.manual_seed(77)
-    assert comparable(fit(two, loader(), epochs=4, out=tmp_path / "b", resume=True, **settings)) == comparable(expected)
-
-
-class Unsized:
-    """An iterable that does not know its length."""
-
-    def __init__(self, loader):
-        self._loader = loader
-
-    def __iter__(self):
-        return ((None, None, x) for (x,) in self._loader)
-
-
-class Mapped(Unsized):
-    """One that does."""
-
-    def __len__(self):
-        return len(self._loader)
 
 
 def test_each_row_is_reported_once():
@@ -513,108 +307,11 @@ def test_no_batches():
         fit(Line(), [], epochs=1, progress=False)
 
 
-@pytest.fixture
-def finished(tmp_path):
-    """The folder of a finished run of two epochs."""
-    fit(Line(), line_batches(), epochs=2, out=tmp_path, progress=False)
-    return tmp_path
-
-
-def resume(folder, objective=None, rows=None, **settings):
-    return fit(
-        objective or Line(), rows or line_batches(), epochs=3, out=folder, resume=True, progress=False, **settings
-    )
-
-
-def test_a_folder_with_another_run_is_refused(finished):
-    with pytest.raises(ValueError, match="holds another run's metrics.csv and checkpoints; pass resume=True or choose"):
-        fit(Line(), line_batches(), epochs=1, out=finished, progress=False)
-
-
-def test_a_checkpoint_with_other_settings_says_which(finished):
-    with pytest.raises(ValueError, match=r"other settings: learning_rate was 0.0003 and is now 0.1; weight_decay was"):
-        resume(finished, learning_rate=0.1, weight_decay=0.5)
-    rows = line_batches()
-    rows.size = 7
-    with pytest.raises(ValueError, match=r"batches.size was 10 and is now 7"):
-        resume(finished, rows=rows)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"activation": "relu"}, "Softplus.*ReLU"),
-        ({"likelihood": "normal", "scale": 0.3}, "BernoulliNet.*NormalNet"),
-        ({"y_prior": [0.28] + 9 * [0.08]}, "objective.model.y_prior was"),
-        ({"labelled_weight": 0.3}, "labelled_weight was 0.1 and is now 0.3"),
-        ({"rows": {"seed": 4}}, "batches.seed was"),
-        ({"rows": {"binarize": False}}, "batches.binarize was True and is now False"),
-        ({"rows": {"labels": 4}}, "batches.fingerprint was"),
-        ({"kl_weight": 0.5}, "kl_weight was 1.0 and is now 0.5"),
-    ],
-)
-def test_a_run_is_not_resumed_with_other_parts(tmp_path, change, message):
-    def run(rows=None, kl_weight=1.0, **networks):
-        rows = {"seed": 0, "binarize": True, "labels": 5, **(rows or {})}
-        digits = load("digits")
-        y = mask_labels(digits.train.y, per_class=rows.pop("labels"))
-        loader = batches(digits.train.x, y, labelled_batch_size=50, unlabelled_batch_size=500, **rows)
-        objective = PAPERS["m2"].build(64, 10, hidden=(4,), z_dim=2, **networks)
-        objective.kl_weight.fill_(kl_weight)
-        return fit(objective, loader, epochs=2, out=tmp_path, resume=tmp_path.joinpath("x").exists(), progress=False)
-
-    run()
-    tmp_path.joinpath("x").touch()
-    assert len(run()) == 2
-    with pytest.raises(ValueError, match=f"(?s)other settings.*{message}"):
-        run(**change)
-
-
-def test_fewer_epochs_than_are_done(finished):
-    with pytest.raises(ValueError, match="2 epochs behind it, more than epochs=1"):
-        fit(Line(), line_batches(), epochs=1, out=finished, resume=True, progress=False)
-
-
-def test_a_checkpoint_of_other_networks_says_which(finished):
-    class Wide(Line):
-        def __init__(self):
-            super().__init__()
-            self.model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
-
-    with pytest.raises(ValueError, match=r"objective.model.0.out_features was 4 and is now 5"):
-        resume(finished, Wide())
-    with pytest.raises(ValueError, match=r"model.0.weight was \(4, 3\) and is now \(5, 3\)"):
-        load_weights(Wide(), finished / "checkpoints" / "last.ckpt")
-
-
-@pytest.mark.parametrize("damage", ["cut off", "other bytes", "other content", "pickled object"])
-def test_a_damaged_checkpoint_is_refused(finished, damage):
-    path = finished / "checkpoints" / "last.ckpt"
-    content = path.read_bytes()
-    if damage == "cut off":
-        path.write_bytes(content[: len(content) // 2])
-    elif damage == "other bytes":
-        path.write_bytes(b"these are not weights")
-    elif damage == "other content":
-        torch.save({"weights": torch.ones(3)}, path)
-    else:
-        torch.save({"state_dict": {}, "fit_settings": Line()}, path)
-    with pytest.raises(ValueError, match=r"last.ckpt is (cut off or )?not a checkpoint"):
-        resume(finished)
-    with pytest.raises(ValueError, match=r"last.ckpt is (cut off or )?not a checkpoint"):
-        load_weights(Line(), path)
-
-
-def test_a_missing_checkpoint():
-    with pytest.raises(ValueError, match="there is no checkpoint nowhere.ckpt"):
-        load_weights(Line(), "nowhere.ckpt")
-
-
 SCRIPT = """
 import sys
 import torch
 sys.path.insert(0, {tests!r})
-from test_fit import Line, line_batches, weights
+from helpers.training_runs import Line, line_batches, weights
 from semipyro.inference import fit
 
 if __name__ == "__main__":
@@ -628,7 +325,7 @@ if __name__ == "__main__":
 def run_script(tmp_path, **settings):
     """What a process of its own prints on standard output and standard error."""
     path = tmp_path / "script.py"
-    path.write_text(textwrap.dedent(SCRIPT.format(tests=os.path.dirname(__file__), settings=settings)))
+    path.write_text(textwrap.dedent(SCRIPT.format(tests=str(TESTS), settings=settings)))
     done = subprocess.run(
         [sys.executable, "-W", "default", str(path)],
         capture_output=True,

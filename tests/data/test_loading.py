@@ -1,4 +1,4 @@
-"""Data sets by name and from the user's arrays, label masks, binarising, and what is said when something is wrong."""
+"""Data sets by name and from the user's own arrays, and what is said when something is wrong with them."""
 
 import hashlib
 import math
@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from semipyro.data import binarize, idx, load, mask_labels, pixel_filter
+from semipyro.data import idx, load, pixel_filter
 
 # Importing
 
@@ -346,147 +346,3 @@ def test_the_original_files(data_root, name, folder, pixels, counts):
     train = torch.cat([data.train.x, data.validation.x])
     assert (float(train.min()), float(train.max())) == (0, 1)
     assert int(pixel_filter(train).sum()) == pixels
-
-
-# Masks
-
-TRUTH = torch.arange(5).repeat_interleave(torch.tensor([10, 20, 30, 40, 50]))
-
-
-def kept(y):
-    return torch.bincount(y[y >= 0], minlength=5).tolist()
-
-
-def test_per_class_keeps_as_many_of_each():
-    y = mask_labels(TRUTH, per_class=7)
-    assert kept(y) == [7] * 5
-    assert torch.equal(y[y >= 0], TRUTH[y >= 0])
-    assert y.dtype == torch.int64
-
-
-def test_fraction_keeps_a_share_of_each_and_one_at_least():
-    assert kept(mask_labels(TRUTH, fraction=0.3)) == [3, 6, 9, 12, 15]
-    assert kept(mask_labels(TRUTH, fraction=0.01)) == [1, 1, 1, 1, 1]
-    assert torch.equal(mask_labels(TRUTH, fraction=1), TRUTH)
-
-
-def test_zero_per_class_hides_everything():
-    assert set(mask_labels(TRUTH, per_class=0).tolist()) == {-1}
-    assert set(mask_labels(TRUTH, per_class=0, hidden_classes=range(5)).tolist()) == {-1}
-    assert set(mask_labels(torch.full((3,), -1), per_class=0).tolist()) == {-1}
-
-
-def test_hidden_classes_have_no_label():
-    assert kept(mask_labels(TRUTH, per_class=20, hidden_classes=(0, 4))) == [0, 20, 20, 20, 0]
-    assert kept(mask_labels(TRUTH, fraction=0.1, hidden_classes=np.array([3]))) == [1, 2, 3, 0, 5]
-
-
-def test_unlabelled_rows_stay_so():
-    given = torch.where(torch.arange(150) % 2 == 0, TRUTH, -1)
-    y = mask_labels(given.numpy(), per_class=5)
-    assert kept(y) == [5] * 5
-    assert (y[given < 0] == -1).all()
-
-
-def test_the_draw_depends_on_the_seed_alone():
-    first = mask_labels(TRUTH, per_class=3, seed=1)
-    torch.manual_seed(7)
-    before = torch.get_rng_state()
-    assert torch.equal(first, mask_labels(TRUTH, per_class=3, seed=1))
-    assert torch.equal(before, torch.get_rng_state())
-    assert not torch.equal(first, mask_labels(TRUTH, per_class=3, seed=2))
-
-
-def test_more_labels_include_the_fewer():
-    few, many = (mask_labels(TRUTH, per_class=n) for n in (3, 8))
-    assert torch.equal(many[few >= 0], few[few >= 0])
-
-
-def test_the_given_labels_are_not_changed():
-    y = TRUTH.clone()
-    mask_labels(y, per_class=1)
-    assert torch.equal(y, TRUTH)
-
-
-def test_every_row_is_drawn_as_often():
-    n = 600
-    times = sum((mask_labels(torch.zeros(10).long(), per_class=3, seed=seed) >= 0).long() for seed in range(n))
-    assert (times / n - 0.3).abs().max() < 6 * math.sqrt(0.3 * 0.7 / n)
-
-
-BAD_MASKS = [
-    ({}, "per_class, fraction: expected exactly one of the two, got per_class=None, fraction=None"),
-    ({"per_class": 1, "fraction": 0.1}, "per_class, fraction: expected exactly one of the two"),
-    ({"per_class": -1}, "per_class: expected a whole number of at least 0, got -1"),
-    ({"per_class": 1.5}, "per_class: expected a whole number"),
-    (
-        {"per_class": 11},
-        r"per_class: expected at most 10, the labelled rows of class 0, got 11; .*hidden_classes=\[0\]",
-    ),
-    ({"fraction": 0}, r"fraction: expected a number in \(0, 1\], got 0; .*per_class=0"),
-    ({"fraction": 1.01}, r"fraction: expected a number in \(0, 1\], got 1.01"),
-    ({"fraction": math.nan}, r"fraction: expected a number in \(0, 1\], got nan"),
-    ({"fraction": "a"}, r"fraction: expected a number in \(0, 1\], got 'a'"),
-    ({"per_class": 1, "hidden_classes": [5]}, r"hidden_classes: no class 5; there are \[0, 1, 2, 3, 4\]"),
-    ({"per_class": 1, "hidden_classes": range(5)}, "hidden_classes: no class is left; .*per_class=0"),
-    ({"per_class": 1, "y": torch.full((3,), -1)}, "y: no row is labelled; .*per_class=0"),
-    ({"per_class": 1, "y": TRUTH.float()}, "y: expected integer labels"),
-    ({"per_class": 1, "y": TRUTH - 3}, "y: expected classes from 0 up"),
-    ({"per_class": 1, "seed": -1}, "seed: expected a whole number"),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), BAD_MASKS, ids=[message[:40] for _, message in BAD_MASKS])
-def test_wrong_masks(change, message):
-    arguments = {"y": TRUTH, **change}
-    with pytest.raises(ValueError, match=message):
-        mask_labels(arguments.pop("y"), **arguments)
-
-
-# Pixels
-
-
-def test_binarize_draws_with_the_right_means():
-    x = torch.tensor([[0.0, 0.2, 0.9, 1.0]]).repeat(20_000, 1)
-    b = binarize(x, seed=0)
-    assert set(b.unique().tolist()) == {0, 1}
-    error = (x[0] * (1 - x[0]) / len(x)).sqrt()
-    assert ((b.mean(0) - x[0]).abs() <= 6 * error).all()  # 0 and 1 exactly
-
-
-def test_binarize_never_inks_a_white_pixel():
-    """In half precision a uniform draw is 0 about every 2,000 times: 0 < 0 must be false."""
-    assert not binarize(torch.zeros(100_000, dtype=torch.float16), seed=0).any()
-
-
-def test_binarize_depends_on_the_seed_alone():
-    x = torch.full((50, 4), 0.5)
-    before = torch.get_rng_state()
-    first = binarize(x, 3)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(9)
-    assert torch.equal(first, binarize(x, 3))
-    assert not torch.equal(first, binarize(x, 4))
-    assert binarize(x.double().numpy(), 3).dtype == torch.float64
-
-
-@pytest.mark.parametrize("x", [torch.tensor([1.1]), torch.tensor([-0.1]), torch.tensor([math.nan])])
-def test_binarize_refuses_what_is_no_probability(x):
-    with pytest.raises(ValueError, match=r"x: to binarise, expected values in \[0, 1\].*divide by 255"):
-        binarize(x, 0)
-
-
-def test_binarize_refuses_integers():
-    with pytest.raises(ValueError, match="x: expected floating probabilities"):
-        binarize(torch.tensor([1], dtype=torch.uint8), 0)
-
-
-def test_pixel_filter_keeps_what_varies():
-    spread = torch.tensor([0.0, 0.09, 0.11, 0.5])
-    x = 0.5 + spread * torch.tensor([[1.0], [-1.0]])  # standard deviations are `spread`
-    assert pixel_filter(x).tolist() == [False, False, True, True]
-    assert pixel_filter(x, threshold=0.2).tolist() == [False, False, False, True]
-    with pytest.raises(ValueError, match=r"threshold: no pixel varies by more than 0\.6; lower it"):
-        pixel_filter(x, 0.6)
-    with pytest.raises(ValueError, match="x: expected floating numbers"):
-        pixel_filter(x[0])

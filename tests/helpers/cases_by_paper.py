@@ -1,29 +1,15 @@
-"""Models whose bounds are known exactly, keyed by paper.
+"""The cases whose bounds are known, by the paper whose model, guide and objective each is made of.
 
-Each is in the paper's own class, with conditionals whose posterior is known. A new paper adds its case to `CASES`: a
-function that gives a `Case` at the exact posterior, or, where called with `perturb=True`, near it.
+Every case is in the paper's own classes, with conditionals whose posterior is known. A new paper adds its case to
+`CASES`: a function that gives a `Case` at the exact posterior, or near it where it is called with `perturb=True`.
 """
 
 from collections.abc import Callable
 from functools import partial
 
-from analytic_gaussian import (
-    Case,
-    LinearGaussian,
-    adgm,
-    adversarial,
-    agm_dgm,
-    auxiliary,
-    gm_dgm,
-    m1,
-    m2,
-    sdgm,
-    workshop,
-)
-from analytic_steps import cagem, latent_classifier, simplified, untapped
-from tractable import Conditional, FixedDraw
-
-__all__ = ["CASES", "DISTINCT", "Case", "Conditional", "FixedDraw", "LinearGaussian", "m1", "m2"]
+from helpers.cases import Case
+from helpers.linear_gaussian_cases import adgm, adversarial, agm_dgm, auxiliary, gm_dgm, m1, m2, sdgm, workshop
+from helpers.step_function_cases import cagem, latent_classifier, simplified, untapped
 
 CASES: dict[str, Callable[..., Case]] = {
     "m1": m1,

@@ -1,4 +1,4 @@
-"""Guides of one model side by side, and a posterior that one can see, where both are known in closed form."""
+"""Comparisons of guides and figures of a posterior, for models in which both are known in closed form."""
 
 import copy
 import re
@@ -6,7 +6,6 @@ from functools import partial
 
 import pytest
 import torch
-from analytic_gaussian import LinearGaussian
 from pyro.distributions import transforms
 from semipyro.distributions import FlowNet, NormalNet
 from semipyro.distributions.conditionals import MIN_SCALE
@@ -22,9 +21,11 @@ from semipyro.inference import (
 from semipyro.models import M2, VAE
 from semipyro.papers import PAPERS
 from semipyro.plots import compared_guides, posterior_2d
-from tractable import Conditional
 
-SIGMAS = 5
+from helpers.comparisons import SIGMAS
+from helpers.conditionals import Conditional
+from helpers.linear_gaussian_cases import LinearGaussian
+
 ROWS = 2000
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -54,7 +55,7 @@ def linear_guide(linear, how):
 
 
 def compared(linear, guides, x, **settings):
-    """At the guides' start: the learning rate moves nothing."""
+    """The comparison of guides as they start: the learning rate is too small to move them."""
     batches = [(None, None, x[:50])] * 3
     settings = {"epochs": 1, "learning_rate": 1e-12, "progress": False, "num_samples": 20, **settings}
     return compare_guides(vae(linear), guides, batches, x=x, objective=ELBO, **settings)
@@ -95,7 +96,7 @@ def test_a_trained_guide_closes_the_gap_and_nothing_given_is_changed(linear):
 
 
 def test_every_guide_starts_from_the_model_and_shares_what_it_shared():
-    """The thesis' guide holds the model's own p(y | z): its copy holds the copy's."""
+    """The thesis' guide holds the model's own p(y | z), so the copy of the guide holds that of the copied model."""
     ours = PAPERS["latent-classifier"].build(4, 3, z_dim=2, hidden=(5,), likelihood="bernoulli")
     x = torch.rand(12, 4)
     rows = [(x[:6], torch.eye(3)[[0, 1, 2, 0, 1, 2]], x[6:])]

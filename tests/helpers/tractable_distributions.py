@@ -1,7 +1,9 @@
-"""Distributions and conditionals with which a bound is an exact number: for the analytic cases and the bounds by hand.
+"""Distributions whose densities, draws and expectations are known, so that a bound over them is an exact number.
 
-A Gaussian that a step function weighs is still integrated in closed form, and so is a uniform distribution over cells:
-with them classes can depend on continuous latents, and binary images on bounded ones, and the posterior stays known.
+Blocks that are jointly Gaussian given the class (`Joint`) are conditioned on each other in closed form. A Gaussian that
+a step function weighs (`SteppedNormal`) is still integrated in closed form, and so is a uniform distribution over the
+orthants of a box (`Cells`): with them a class can depend on a continuous latent, and a binary image on a bounded one,
+and the posterior stays known.
 """
 
 import math
@@ -12,70 +14,7 @@ import numpy as np
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
-from torch import Tensor, nn
-
-
-class Conditional(nn.Module):
-    """A conditional distribution from a plain function."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *conditions: Tensor) -> Any:
-        return self.function(*conditions)
-
-
-# Draws without chance
-
-
-class Noise:
-    """What stands for standard normal numbers: draw s of S is row s, whether the S draws come at once or in turn."""
-
-    def __init__(self, rows: Tensor) -> None:
-        self.rows = rows  # (S, L)
-        self.turn = 0
-
-    def __call__(self, shape: torch.Size) -> Tensor:
-        if len(shape) > 2 and shape[-3] == len(self.rows):
-            return self.rows[:, None]  # S, 1, L
-        self.turn += 1
-        return self.rows[(self.turn - 1) % len(self.rows)]
-
-
-class FixedNormal(dist.Normal):
-    """A normal distribution whose draw is always loc + noise · scale, with the gradients of a real draw."""
-
-    def __init__(self, loc: Tensor, scale: Tensor, noise: Noise) -> None:
-        self.noise = noise
-        super().__init__(loc, scale)
-
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "FixedNormal":
-        return FixedNormal(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.noise)
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        shape = self._extended_shape(sample_shape)
-        return (self.loc + self.noise(shape) * self.scale).expand(shape)
-
-
-class FixedDraw(nn.Module):
-    """The diagonal Gaussian conditional `net`, or its image in a box, whose S draws are fixed by `noise`, (S, L).
-
-    A bound over it is a number without chance.
-    """
-
-    def __init__(self, net: nn.Module, noise: Tensor) -> None:
-        super().__init__()
-        self.net = net
-        self.noise = Noise(noise)
-
-    def forward(self, *conditions: Tensor) -> Any:
-        inner = self.net(*conditions).base_dist
-        if isinstance(inner, dist.TransformedDistribution):
-            normal = FixedNormal(inner.base_dist.loc, inner.base_dist.scale, self.noise)
-            return dist.TransformedDistribution(normal, inner.transforms).to_event(1)
-        return FixedNormal(inner.loc, inner.scale, self.noise).to_event(1)
-
+from torch import Tensor
 
 # Gaussians
 

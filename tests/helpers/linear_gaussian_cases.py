@@ -13,18 +13,21 @@ The others are jointly Gaussian given y, with any covariances (`Joint`).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from semipyro.distributions import StandardNormal
 from semipyro.guides import ADGMGuide, M2Guide, VAEGuide
-from semipyro.inference import ELBO, AdversarialELBO, Objective, SemiSupervisedELBO
+from semipyro.inference import ELBO, AdversarialELBO, SemiSupervisedELBO
 from semipyro.models import ADGM, AGMDGM, GMDGM, M2, SDGM, VAE
 from torch import Tensor
 from torch.distributions import kl_divergence
-from tractable import ByFunctions, Conditional, Joint, block_matrix, moved, quadrature
+
+from helpers.cases import Case, Deviation
+from helpers.conditionals import Conditional
+from helpers.tractable_distributions import ByFunctions, Joint, block_matrix, moved, quadrature
 
 
 @dataclass(frozen=True)
@@ -96,17 +99,6 @@ class LinearGaussian:
         return (y @ self.s * z) @ self.Q.T + y @ self.b + self.sigma * noise, y
 
 
-@dataclass(frozen=True)
-class Case:
-    """A paper's objective on a model with closed forms; each dictionary has a term's rows (N,), by the term's name."""
-
-    objective: Objective
-    rows: tuple[Tensor | None, Tensor | None, Tensor]  # x_labelled, y_labelled, x_unlabelled
-    exact: dict[str, Tensor]  # the value of each term where the guide is exact
-    gap: dict[str, Tensor]  # the KL divergence by which each bound lies below it
-    wrong_gaps: dict[str, list[Tensor]] = field(default_factory=dict)  # divergences that are not the gap
-
-
 def m1(perturb: bool = False, rows: int = 4, **settings: Any) -> Case:
     """The VAE: the model above with one class, whose q(z | x) is p(z | x)."""
     model = LinearGaussian(K=1, D=5, L=2)
@@ -167,29 +159,6 @@ def adversarial(perturb: bool = False, rows: int = 4, **settings: Any) -> Case:
 
 
 # Jointly Gaussian given y: the models with an auxiliary variable, and with a mixture in z
-
-
-@dataclass(frozen=True)
-class Deviation:
-    """How the guide of a `Joint` differs from the posterior; of no size where it does not."""
-
-    a_shift: Tensor  # (A,)
-    a_stretch: Tensor
-    z_shift: Tensor  # (L,)
-    z_stretch: Tensor
-    tilt: Tensor  # (K,) added to the logits of y
-    slope: Tensor  # (K,) and this times a
-
-    @staticmethod
-    def of(size: float) -> "Deviation":
-        return Deviation(
-            a_shift=torch.tensor([0.5 * size]),
-            a_stretch=torch.tensor([1 + 0.3 * size]),
-            z_shift=size * torch.tensor([-0.25, 0.2]),
-            z_stretch=1 + size * torch.tensor([-0.2, 0.3]),
-            tilt=0.6 * size * torch.arange(3.0),
-            slope=size * torch.tensor([-1.5, 0.0, 1.5]),
-        )
 
 
 class Mixture:

@@ -1,7 +1,8 @@
-"""Models whose classes depend on a continuous variable, yet with known posteriors: thesis, CaGeM, untapped.
+"""Models whose classes depend on a continuous variable by steps: those of the thesis, of CaGeM, and of untapped.
 
-A Gaussian that a step function weighs is integrated in closed form (`SteppedNormal`), so classes may be decided by the
-interval that a Gaussian variable lies in; and a bounded latent that matters by its signs is summed out (`Cells`).
+Their posteriors are known all the same. A class may be decided by the interval that a Gaussian variable lies in, since
+a Gaussian that a step function weighs is integrated in closed form (`SteppedNormal`). And a latent in a box, of which
+only the signs matter, is summed out (`Cells`).
 """
 
 import math
@@ -9,7 +10,6 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from analytic_gaussian import Case, Deviation
 from semipyro.distributions import UniformBox
 from semipyro.guides import CaGeMGuide, LatentClassifierGuide, M2Guide, ReverseGuide
 from semipyro.inference import ClusterAwareELBO, InvertedELBO, SemiSupervisedELBO
@@ -17,10 +17,12 @@ from semipyro.models import M2, CaGeM, LatentClassifier, Reverse, SimplifiedLate
 from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.nn import functional
-from tractable import (
+
+from helpers.cases import Case, Deviation
+from helpers.conditionals import Conditional
+from helpers.tractable_distributions import (
     ByFunctions,
     Cells,
-    Conditional,
     Joint,
     SteppedNormal,
     block_matrix,
