@@ -13,7 +13,7 @@ import torch
 from scipy import sparse
 from semipyro.data import batches
 from semipyro.distributions import FlowNet
-from semipyro.estimator import CLUSTERING, SemiSupervisedClassifier, _hold_out
+from semipyro.estimator.classifier import CLUSTERING, SemiSupervisedClassifier, _hold_out
 from semipyro.inference import fit, log_likelihood
 from semipyro.inference.evaluation.same_noise import SameNoise
 from semipyro.papers import CLASSIFYING, PAPERS
@@ -185,7 +185,7 @@ def test_a_fit_that_fails_leaves_the_estimator_as_it_was(blobs, monkeypatch, aga
     def interrupted(*args, **keywords):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("semipyro.estimator.fit", interrupted)
+    monkeypatch.setattr("semipyro.estimator.classifier.fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         learnt.fit(X, y)
     assert np.array_equal(learnt.predict_proba(X), before)

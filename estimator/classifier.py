@@ -1,8 +1,4 @@
-"""The models as a scikit-learn estimator, for a matrix and a handful of labels.
-
-classifier = SemiSupervisedClassifier(random_state=0).fit(X, y)    # y is -1 where the label is unknown
-classifier.predict(X)
-"""
+"""The estimator: its settings, and what scikit-learn asks of it."""
 
 import copy
 import json
@@ -25,16 +21,16 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
 
-from .data import Batches, batches
-from .data.labels import known_labels
-from .files import write_whole
-from .inference import Objective, check_fit_settings, fit, log_likelihood, sample
-from .inference.evaluation.features import draw_features, features
-from .inference.evaluation.measures import DRAWS, ROWS
-from .inference.evaluation.same_noise import SameNoise
-from .inference.evaluation.sampling import sample_classes
-from .modules import evaluating
-from .papers import CLASSIFYING, PAPERS
+from ..data import Batches, batches
+from ..data.labels import known_labels
+from ..files import write_whole
+from ..inference import Objective, check_fit_settings, fit, log_likelihood, sample
+from ..inference.evaluation.features import draw_features, features
+from ..inference.evaluation.measures import DRAWS, ROWS
+from ..inference.evaluation.same_noise import SameNoise
+from ..inference.evaluation.sampling import sample_classes
+from ..modules import evaluating
+from ..papers import CLASSIFYING, PAPERS
 
 CLUSTERING = ("gm-dgm", "agm-dgm")  # rows that find classes without any label
 STACKED = "m1-m2"  # the row that learns from M1's latents
