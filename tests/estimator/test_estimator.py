@@ -13,7 +13,9 @@ import torch
 from scipy import sparse
 from semipyro.data import batches
 from semipyro.distributions import FlowNet
-from semipyro.estimator.classifier import CLUSTERING, SemiSupervisedClassifier, _hold_out
+from semipyro.estimator import SemiSupervisedClassifier
+from semipyro.estimator.labels import hold_out
+from semipyro.estimator.settings import CLUSTERING
 from semipyro.inference import fit, log_likelihood
 from semipyro.inference.evaluation.same_noise import SameNoise
 from semipyro.papers import CLASSIFYING, PAPERS
@@ -185,7 +187,7 @@ def test_a_fit_that_fails_leaves_the_estimator_as_it_was(blobs, monkeypatch, aga
     def interrupted(*args, **keywords):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("semipyro.estimator.classifier.fit", interrupted)
+    monkeypatch.setattr("semipyro.estimator.training.fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         learnt.fit(X, y)
     assert np.array_equal(learnt.predict_proba(X), before)
@@ -223,7 +225,7 @@ def test_settings_reach_what_they_are_for(blobs):
 def test_the_bound_s_rows_are_a_part_of_those_without_a_label():
     x, y = torch.arange(100.0)[:, None], torch.full((100,), -1)
     y[:20] = torch.arange(20) % 2
-    rows, labels, (held, none) = _hold_out(x, y, 0.1, seed=0)
+    rows, labels, (held, none) = hold_out(x, y, 0.1, seed=0)
     assert (len(held), none) == (8, None)
     assert held.min() >= 20
     assert torch.equal(torch.cat([rows, held]).flatten().sort().values, x.flatten())

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from semipyro.estimator import classifier
+from semipyro.estimator import training
 from sklearn.datasets import make_blobs
 from test_examples import files, imported, times
 from test_examples_papers import call
@@ -37,8 +37,8 @@ def own(tmp_path_factory):
 def run(script, own, tmp_path, monkeypatch):
     """Runs the script here, in an empty folder, with short trainings."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(classifier, "STEPS", 40)
-    monkeypatch.setattr(classifier, "LEAST_EPOCHS", 1)
+    monkeypatch.setattr(training, "STEPS", 40)
+    monkeypatch.setattr(training, "LEAST_EPOCHS", 1)
 
     def ended(flags):
         done = call(script, f"--out run {flags}", own)
