@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 import torch
 from estimators import BINARY, binary, small, without_seconds
+from pyro.distributions import Normal
 from semipyro.data import batches
 from semipyro.distributions import FlowNet
 from semipyro.estimator import SemiSupervisedClassifier
+from semipyro.estimator.networks import OneStage, TwoStages, build, describe
 from semipyro.inference import fit, log_likelihood
 from semipyro.inference.evaluation.same_noise import SameNoise
 from semipyro.papers import CLASSIFYING, PAPERS
 from sklearn.preprocessing import StandardScaler
 from test_sampling import Copy, Sign
+from tractable import Conditional
 
 
 @pytest.mark.parametrize("model", CLASSIFYING)
@@ -110,3 +113,71 @@ def test_samples_look_like_their_class(blobs):
         learnt.sample(2, y=9)
     with pytest.raises(ValueError, match=r"y must be one class, or n = 3 of them, got the shape \(2,\)"):
         learnt.sample(3, y=[0, 1])
+
+
+# One stage and two
+
+
+TRAINING = {"epochs": 1, "batch_size": 10, "patience": 1, "seed": 0, "learning_rate": 0.01, "progress": False}
+
+
+def built(row):
+    """Untrained networks for rows of five numbers and three classes."""
+    shape = {"z_dim": 2, "hidden": (8,)}
+    return build(describe(row, x_dim=5, y_dim=3, likelihood="normal", shape=shape, further={}))
+
+
+def copied(networks):
+    return {
+        stage: {name: value.clone() for name, value in objective.state_dict().items()}
+        for stage, objective in networks.objectives().items()
+    }
+
+
+def moved(networks, before):
+    """The stages whose weights are not what they were."""
+    now = copied(networks)
+    return {
+        stage for stage in now if any(not torch.equal(now[stage][name], before[stage][name]) for name in now[stage])
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "prepared"), [("m2", OneStage, set()), ("m1-m2", TwoStages, {"features_"})], ids=["one", "two"]
+)
+def test_each_stage_is_trained_in_its_turn(row, kind, prepared):
+    networks, x, y = built(row), torch.randn(30, 5), torch.arange(30) % 4 - 1
+    assert type(networks) is kind
+    before = copied(networks)
+    networks.prepare(x, **TRAINING)
+    assert moved(networks, before) == prepared
+    before = copied(networks)
+    networks.learn(x, y, (x, y), **TRAINING)
+    assert moved(networks, before) == {"objective_"}
+
+
+def test_the_likelihood_of_two_stages_is_exact_at_the_exact_posterior(float64):
+    """z ~ N(0, I) of the second stage, x ~ N(z, I): q(z | x) = N(x / 2, I / 2), and x ~ N(0, 2 I)."""
+    networks, x = built("m1-m2").double(), torch.randn(6, 2)
+    m1 = networks.objectives()["features_"]
+    m1.model.p_x = Conditional(lambda z: Normal(z, 1.0).to_event(1))
+    m1.guide.q_z = Conditional(lambda x: Normal(x / 2, math.sqrt(1 / 2)).to_event(1))
+    networks.second.log_likelihood = lambda z, num_samples: Normal(0.0, 1.0).log_prob(z).sum(-1)
+    expected = Normal(0.0, math.sqrt(2)).log_prob(x).sum(-1)
+    assert torch.allclose(networks.log_likelihood(x), expected, rtol=0, atol=1e-10)
+    m1.guide.q_z = Conditional(lambda x: Normal(x / 2, 1.0).to_event(1))
+    assert not torch.allclose(networks.log_likelihood(x), expected, rtol=0, atol=1e-3)
+
+
+def test_two_stages_read_m1_s_means_and_draw_through_its_decoder(float64):
+    networks, x = built("m1-m2").double().eval(), torch.randn(6, 5)
+    m1, m2 = networks.objectives().values()
+    mean = m1.guide.encode(x)
+    assert torch.equal(networks.classify(x, num_draws=1), m2.guide.classify(mean).probs)
+    assert torch.equal(networks.encode(x), m2.guide.encode(mean))
+    z = torch.randn(4, 2)
+    networks.second.sample = lambda n, y: z
+    torch.manual_seed(1)
+    found = networks.sample(4)
+    torch.manual_seed(1)
+    assert torch.equal(found, m1.model.p_x(z).sample())
