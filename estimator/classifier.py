@@ -77,7 +77,7 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         classes_: the labels, sorted, and after them the extra classes: the next integers from 0 on, or "extra 1", …
         likelihood_: "bernoulli" or "normal".
         objective_: the trained objective, with its model and its guide.
-        history_: one mapping per epoch, as `inference.training.fit` returns them; in nats of standardised rows.
+        history_: one mapping per epoch, as `inference.fit` returns them; in nats of standardised rows.
         n_iter_: the number of epochs.
         n_features_in_, feature_names_in_: as everywhere in scikit-learn.
 

@@ -12,7 +12,7 @@ from .labels import HeldOut
 
 STEPS, LEAST_EPOCHS = 2000, 20  # where `epochs` is None, there are as many epochs as it takes to have both
 
-History: TypeAlias = list[dict[str, float]]  # a mapping per epoch, as `inference.training.fit` returns them
+History: TypeAlias = list[dict[str, float]]  # a mapping per epoch, as `inference.fit` returns them
 
 
 def train(
@@ -43,7 +43,7 @@ def train(
         patience: epochs without a new best, before the training stops.
         seed: of the batches.
         transform: what becomes of the rows of every batch.
-        settings: further keywords of `inference.training.fit`.
+        settings: further keywords of `inference.fit`.
     """
     rows = make_batches(x, y, num_classes=num_classes, batch_size=batch_size, transform=transform, seed=seed)
     epochs = max(LEAST_EPOCHS, math.ceil(STEPS / len(rows))) if epochs is None else epochs
