@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from semipyro import estimator
+from semipyro.estimator import training
 from sklearn.datasets import make_blobs
 
 from helpers.example_runs import call, files, imported, times
@@ -37,8 +37,8 @@ def own(tmp_path_factory):
 def run(script, own, tmp_path, monkeypatch):
     """Runs the script here, in an empty folder, with short trainings."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(estimator, "STEPS", 40)
-    monkeypatch.setattr(estimator, "LEAST_EPOCHS", 1)
+    monkeypatch.setattr(training, "STEPS", 40)
+    monkeypatch.setattr(training, "LEAST_EPOCHS", 1)
 
     def ended(flags):
         done = call(script, f"--out run {flags}", own)
