@@ -1,5 +1,6 @@
-"""Every claim runs: doctests, the README's commands and Python, and the links of the documents."""
+"""Every claim runs: doctests, the README's commands and Python, the page's code, and the links of the documents."""
 
+import ast
 import configparser
 import doctest
 import importlib
@@ -9,17 +10,22 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import semipyro
+from semipyro import contract
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACES = ("*.md", "docs/**/*.md", "results/*.md", "examples/**/*.md")
 DOCUMENTS = sorted(path for place in PLACES for path in ROOT.glob(place))
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)")
+PAGE = ROOT / contract.PAGE
+MOST_LINES = 25  # a class of the page has fewer
 MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(?:work|root|tmp|home|Users)/\w")
 
 
@@ -91,6 +97,29 @@ def check_install(arguments: list[str]) -> None:
             assert not missing, f"setup.cfg has no extra named {missing}"
 
 
+def run_page(text: str, name: str) -> dict[str, Any]:
+    """Run a page's Python from top to bottom; a block of `text` is what the block before it printed, but for breaks."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    printed = ""
+    for match in FENCE.finditer(text):
+        above = text.count("\n", 0, match.start(2))
+        if match[1] == "python":
+            with redirect_stdout(StringIO()) as out:
+                exec(compile("\n" * above + match[2], name, "exec"), namespace)  # tracebacks name the page's lines
+            printed = out.getvalue()
+        else:
+            assert match[1] == "text", f"line {above}: the page has a block of {match[1]}"
+            assert printed.split() == match[2].split(), f"line {above}: the code before it prints\n{printed}"
+    return namespace
+
+
+def class_lengths(text: str) -> dict[str, int]:
+    """How many lines each class of a page's Python has, with its docstring and its empty lines."""
+    trees = (ast.parse(match[2]) for match in FENCE.finditer(text) if match[1] == "python")
+    nodes = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    return {node.name: node.end_lineno - node.lineno + 1 for node in nodes}
+
+
 @pytest.fixture
 def digits() -> dict[str, Any]:
     """The reader's own arrays, as the README's Python has them: x, and y with -1 where there is no label."""
@@ -133,6 +162,40 @@ def test_an_unknown_command_is_found(tmp_path: Path) -> None:
         check("make no-such-target", 1, tmp_path)
     with pytest.raises(AssertionError, match="no extra"):
         check("pip install -e '.[no-such-extra]'", 1, tmp_path)
+
+
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every new part learns (a guess is right in a tenth of the rows) and is drawn, and messages are quoted rightly."""
+    monkeypatch.chdir(tmp_path)
+    text = PAGE.read_text(encoding="utf-8")
+    page = run_page(text, str(PAGE))
+    assert len(page["scores"]) == 5
+    assert min(page["scores"].values()) > 0.4, page["scores"]
+    figures = re.findall(r"savefig\(\"(.+?)\"\)", text)
+    assert len(figures) == 5
+    assert all((tmp_path / name).stat().st_size > 0 for name in figures)
+
+
+def test_the_classes_of_the_page_are_short() -> None:
+    lengths = class_lengths(PAGE.read_text(encoding="utf-8"))
+    assert {"LaplaceNet", "ConvCategorical", "ClassStyleM2", "SharedGuide", "CertainELBO"} <= lengths.keys()
+    assert not {name: lines for name, lines in lengths.items() if lines >= MOST_LINES}
+
+
+def test_what_is_wrong_on_a_page_is_found() -> None:
+    for wrong in ("2", "1 1", "", "1\n```\n```text\n2"):
+        with pytest.raises(AssertionError, match=r"line \d: the code before it prints\s+1"):
+            run_page(f"```python\nprint(1)\n```\n\n```text\n{wrong}\n```\n", "page")
+    with pytest.raises(AssertionError, match="a block of python3"):
+        run_page("```python3\nprint(1)\n```\n", "page")
+    with pytest.raises(ZeroDivisionError):
+        run_page("```python\na = 0\n```\n\n```python\n1 / a\n```\n", "page")
+    assert class_lengths("```python\nclass A:\n    x = 1\n\n    y = 2\n\n\nz = 3\n```\n") == {"A": 4}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_the_page_is_linked(name: str) -> None:
+    assert contract.PAGE in LINK.findall((ROOT / name).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,8 +1,9 @@
 """What the estimator's tests are fitted to."""
 
 import pytest
-from estimators import hide
 from sklearn.datasets import make_blobs
+
+from helpers.estimators import hide
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from estimators import BINARY, binary, hide, small, without_seconds
 from scipy import sparse
 from semipyro.inference import log_likelihood
 from semipyro.inference.evaluation.same_noise import SameNoise
@@ -23,6 +22,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
+
+from helpers.estimators import BINARY, binary, hide, small, without_seconds
 
 EXPECTED = {"check_classifiers_classes": "fits with the labels -1 and 1; here -1 means that the label is unknown"}
 CHEAP = {  # those that do not fit, or hardly

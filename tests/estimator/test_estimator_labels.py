@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from estimators import hide, small
 from semipyro.estimator.labels import hold_out
 from semipyro.estimator.settings import CLUSTERING
 from sklearn.datasets import make_blobs
+
+from helpers.estimators import hide, small
 
 
 @pytest.mark.parametrize(

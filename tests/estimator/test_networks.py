@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from estimators import BINARY, binary, small, without_seconds
 from pyro.distributions import Normal
 from semipyro.data import batches
 from semipyro.distributions import FlowNet
@@ -18,6 +17,7 @@ from semipyro.papers import CLASSIFYING, PAPERS
 from sklearn.preprocessing import StandardScaler
 
 from helpers.conditionals import Conditional, Copy, Sign
+from helpers.estimators import BINARY, binary, small, without_seconds
 
 
 @pytest.mark.parametrize("model", CLASSIFYING)

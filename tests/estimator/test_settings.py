@@ -1,7 +1,8 @@
 """The estimator's settings: what is refused, and what is told."""
 
 import pytest
-from estimators import small
+
+from helpers.estimators import small
 
 
 @pytest.mark.parametrize(
