@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from .checks import check_counts
 from .distributions import (
     FLOWS,
     BoundedNormalNet,
@@ -230,15 +231,15 @@ def build_untapped(
     """
     if likelihood != "bernoulli":
         raise ValueError(
-            f"untapped needs likelihood='bernoulli', got {likelihood!r}: its reverse process has a binary x"
+            f"likelihood must be 'bernoulli' for untapped, got {likelihood!r}; its reverse process has a binary x"
         )
     box = (z_dim, -half_width, half_width)
     chosen, objective = _split(objective, *POSTERIOR)
     flow = chosen.get("flow")
     if flow in FLOWS and not FLOWS[flow].invertible:
         others = ", ".join(name for name, family in FLOWS.items() if family.invertible)
-        raise ValueError(f"untapped scores values of z that the flow did not draw, and {flow!r} cannot; choose one of "
-                         f"{others}")  # fmt: skip
+        raise ValueError(f"flow must have an inverse for untapped, which scores values of z that it did not draw, got "
+                         f"{flow!r}; choose one of {others}")  # fmt: skip
 
     def layers(*widths: int) -> dict[str, Any]:
         return {"hidden": widths if hidden is None else hidden, "activation": activation}
@@ -282,7 +283,7 @@ def posterior(
         ValueError: a flow and a rank.
     """
     if flow is not None and rank is not None:
-        raise ValueError(f"a posterior has a flow or a rank, got flow={flow!r} and rank={rank}; leave one out")
+        raise ValueError(f"flow or rank must be None, got flow={flow!r} and rank={rank!r}; leave one out")
     if flow is not None:
         return partial(FlowNet, flow=flow, length=flow_length, amortised=flow_amortised)
     return NormalNet if rank is None else partial(LowRankNormalNet, rank=rank)
@@ -397,21 +398,23 @@ def semi_unsupervised_prior(num_classes: int, hidden_classes: Collection[int], e
         ValueError: a hidden class that is not a class, or a negative number of extra ones.
     """
     hidden = set(hidden_classes)
-    if not hidden <= set(range(num_classes)) or extra_classes < 0:
-        raise ValueError(
-            f"hidden_classes must be among 0 to {num_classes - 1} and extra_classes not negative, "
-            f"got {sorted(hidden)} and {extra_classes}"
-        )
+    check_counts(0, extra_classes=extra_classes)
+    if not hidden <= set(range(num_classes)):
+        raise ValueError(f"hidden_classes must be among 0 to {num_classes - 1}, got {sorted(hidden)}")
     if extra_classes and not hidden:
-        raise ValueError("extra_classes have no mass without hidden classes; leave the prior uniform")
+        raise ValueError(
+            f"extra_classes must be 0 without hidden classes, as they would have no mass, got {extra_classes!r}; leave "
+            "the prior uniform"
+        )
     others = len(hidden) / (num_classes * (extra_classes + len(hidden))) if hidden else 0.0
     known = [others if k in hidden else 1 / num_classes for k in range(num_classes)]
     return known + [others] * extra_classes
 
 
 def _check_rows(n_labelled: int, n_unlabelled: int) -> None:
-    if n_labelled < 0 or n_unlabelled < 1:
-        raise ValueError(f"the weights need unlabelled rows, got {n_labelled} labelled and {n_unlabelled} unlabelled")
+    check_counts(0, n_labelled=n_labelled)
+    if n_unlabelled < 1:
+        raise ValueError(f"n_unlabelled must be at least 1, got {n_unlabelled!r}; the weights need unlabelled rows")
 
 
 def _split(settings: dict[str, Any], *names: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .checks import classes, generator, labels, matrix, probabilities, whole_number
+from ..checks import check_counts
+from .checks import classes, generator, labels, matrix, probabilities
 from .images import bernoulli
 
 Batch = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -93,7 +94,7 @@ class Batches:
         try:
             self._random.set_state(state["generator"].cpu())
         except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-            raise ValueError(f"state: expected what state_dict() returned, got {state!r:.80}.") from error
+            raise ValueError(f"state must be what state_dict() returned, got {state!r:.80}") from error
 
     def _unlabelled(self) -> Iterable[Tensor | None]:
         if not self.num_unlabelled:
@@ -162,8 +163,9 @@ def batches(
     >>> [[part.shape[0] for part in batch] for batch in data]
     [[2, 2, 5], [2, 2, 3]]
     """
-    n = whole_number("labelled_batch_size", labelled_batch_size)
-    m = whole_number("unlabelled_batch_size", unlabelled_batch_size, minimum=1)
+    check_counts(0, labelled_batch_size=labelled_batch_size)
+    check_counts(unlabelled_batch_size=unlabelled_batch_size)
+    n, m = int(labelled_batch_size), int(unlabelled_batch_size)
     given = x
     x = matrix("x", given)
     if not isinstance(given, Tensor):
@@ -200,8 +202,9 @@ def _num_classes(y: Tensor, num_classes: int | None) -> int:
     largest = int(y.max())
     if num_classes is None:
         return largest + 1
-    if largest >= whole_number("num_classes", num_classes):
-        raise ValueError(f"y: expected labels 0..{num_classes - 1}, or -1, got {largest}; num_classes={num_classes}.")
+    check_counts(0, num_classes=num_classes)
+    if largest >= num_classes:
+        raise ValueError(f"num_classes must be above {largest}, the largest class in y, got {num_classes!r}")
     return int(num_classes)
 
 
@@ -209,12 +212,20 @@ def _check_coverage(y: Tensor, num_classes: int, hidden: set[int]) -> None:
     """Each class has a label or is hidden, not both."""
     labelled = set(y[y >= 0].tolist())
     if not labelled:
-        raise ValueError("y: no row is labelled; label some, or give labelled_batch_size=0 to learn without labels.")
+        raise ValueError(
+            "y must have a labelled row, got none; label some, or give labelled_batch_size=0 to learn without labels"
+        )
     if labelled & hidden:
-        raise ValueError(f"hidden_classes: class {min(labelled & hidden)} has labels in y; hide them with mask_labels.")
+        raise ValueError(
+            f"hidden_classes must have no labels in y, got class {min(labelled & hidden)}, which has some; hide them "
+            "with mask_labels"
+        )
     bare = sorted(set(range(num_classes)) - labelled - hidden)
     if bare:
-        raise ValueError(f"y: no labelled row in class {bare}; label some, or give hidden_classes={bare} if so meant.")
+        raise ValueError(
+            f"y must have a labelled row in every class, got none in {bare}; label some, or give "
+            f"hidden_classes={bare} if so meant"
+        )
 
 
 def _unlabelled_rows(y: Tensor, labelled_batch_size: int, include_labelled: bool) -> Tensor:
@@ -222,5 +233,8 @@ def _unlabelled_rows(y: Tensor, labelled_batch_size: int, include_labelled: bool
         return torch.arange(len(y))
     rows = (y < 0).nonzero().flatten()
     if not len(rows) and not labelled_batch_size:
-        raise ValueError("y: every row is labelled, and labelled_batch_size=0 leaves no batch; include_labelled=True?")
+        raise ValueError(
+            "y must have an unlabelled row with labelled_batch_size=0, got labels in every row; give "
+            "include_labelled=True to learn from these rows without their labels"
+        )
     return rows

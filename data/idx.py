@@ -67,8 +67,8 @@ def read_idx(path: Path, md5: str) -> NDArray[np.uint8]:
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
         raise ValueError(
-            f"{path}: expected a file with MD5 {md5}, got {len(content)} bytes with MD5 {found}: damaged or "
-            "incomplete; delete it and download it again."
+            f"{path} must be a file with MD5 {md5}, got {len(content)} bytes with MD5 {found}, damaged or "
+            "incomplete; delete it and download it again"
         )
     shape = np.frombuffer(content, dtype=">i4", count=content[3], offset=4)
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * content[3]).reshape(shape)

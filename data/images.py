@@ -26,7 +26,7 @@ def binarize(x: Any, seed: int) -> Tensor:
     """
     x = tensor("x", x)
     if not x.is_floating_point():
-        raise ValueError(f"x: expected floating probabilities, got {x.dtype}; divide pixels of 0 to 255 by 255.")
+        raise ValueError(f"x must be floating probabilities, got {x.dtype}; divide pixels of 0 to 255 by 255")
     probabilities("x", x)
     return bernoulli(x, generator(seed))
 
@@ -57,7 +57,8 @@ def pixel_filter(x: Any, threshold: float = 0.1) -> Tensor:
     tensor([ True, False])
     """
     x = matrix("x", x)
-    kept: Tensor = x.std(dim=0, correction=0) > threshold
+    spread = x.std(dim=0, correction=0)
+    kept: Tensor = spread > threshold
     if not kept.any():
-        raise ValueError(f"threshold: no pixel varies by more than {threshold!r}; lower it.")
+        raise ValueError(f"threshold must be below {spread.max():g}, by which a pixel varies most, got {threshold!r}")
     return kept

@@ -21,7 +21,7 @@ def known_labels(y: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         known = np.array([not _unknown(label) for label in given], dtype=np.bool_)
         labels = given[known].tolist()
         if len({isinstance(label, str) for label in labels}) > 1:
-            raise ValueError("y mixes strings and other labels; use labels of one type, and -1 or None where unknown")
+            raise ValueError("y must hold labels of one type, got strings and others; use -1 or None where unknown")
         return known, _classification_targets(np.array(labels))
     if given.dtype.kind in "mM":
         return ~np.isnat(given), given[~np.isnat(given)]

@@ -98,7 +98,7 @@ def read_drawings(source: Path) -> Drawings:
     drawings = _read_folder(source) if source.is_dir() else _read_archive(source)
     found = len(drawings["counts"])
     if found != NUM_IMAGES:
-        raise ValueError(f"{source}: expected {NUM_IMAGES} images, got {found}; delete it and download it again.")
+        raise ValueError(f"{source} must hold {NUM_IMAGES} images, got {found}; delete it and download it again")
     return drawings
 
 
@@ -106,7 +106,7 @@ def _read_archive(path: Path) -> Drawings:
     arrays = read_npz(path, ("images_packed", "alphabet", "drawer"))
     if len(arrays) != 3 or len({len(array) for array in arrays.values()}) != 1:
         found = {key: array.shape for key, array in arrays.items()}
-        raise ValueError(f"{path}: expected images_packed, alphabet and drawer of one length, got {found}.")
+        raise ValueError(f"{path} must hold images_packed, alphabet and drawer of one length, got {found}")
     blocks = np.array_split(arrays["images_packed"], 1 + len(arrays["drawer"]) // 1000)
     counts = _shrink_all(np.unpackbits(block, axis=2, count=SIDE) for block in blocks)
     return {"counts": counts, "alphabet": arrays["alphabet"], "drawer": arrays["drawer"]}
@@ -126,7 +126,7 @@ def _read_folder(folder: Path) -> Drawings:
 def _images(folder: Path) -> list[Path]:
     files = [file for half in HALVES for file in sorted((folder / half).glob("*/*/*_*.png"))]
     if not files:
-        raise ValueError(f"{folder}: no image there; delete it and download it again.")
+        raise ValueError(f"{folder} must hold images, got none; delete it and download it again")
     return files
 
 
@@ -137,9 +137,9 @@ def _read_image(path: Path) -> NDArray[np.bool_]:
         with Image.open(path) as image:
             ink = np.asarray(image.convert("L")) < 128
     except OSError as error:
-        raise ValueError(f"{path}: not a readable image ({error}); download it again.") from error
+        raise ValueError(f"{path} must be an image that can be read, got {error}; download it again") from error
     if ink.shape != (SIDE, SIDE):
-        raise ValueError(f"{path}: expected {SIDE}x{SIDE} pixels, got {ink.shape}; download it again.")
+        raise ValueError(f"{path} must be of {SIDE}x{SIDE} pixels, got {ink.shape}; download it again")
     return ink
 
 

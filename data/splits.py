@@ -37,8 +37,8 @@ def hold_out(x: Tensor, y: Tensor, *, fraction: float, random: torch.Generator) 
     held = pick(y, {label: max(1, round(fraction * n)) for label, n in sizes.items() if n > 1}, random)
     if not held.any():
         raise ValueError(
-            "y: expected a class with two labelled rows, of which one can be held out for validation or test, but none "
-            "has more than one left; label more rows, or leave y out and learn without labels."
+            "y must have a class with two labelled rows, one of them to hold out for validation or test, got classes "
+            "that have one left at most; label more rows, or leave y out and learn without labels"
         )
     return Split(x[~held], y[~held]), Split(x[held], y[held])
 

@@ -13,6 +13,7 @@ from pyro.distributions import constraints, transforms
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..checks import check_counts, check_positive
 from .drawn import PushedForward
 from .mlp import MLP
 
@@ -65,8 +66,8 @@ class NormalNet(nn.Module):
 
     def __init__(self, in_dims: Sequence[int | None], dim: int, *, scale: float | None = None, **mlp: Any) -> None:
         super().__init__()
-        if scale is not None and not scale > 0:
-            raise ValueError(f"scale must be a positive standard deviation or None, got {scale}")
+        if scale is not None:
+            check_positive(scale=scale)
         self.scale = scale
         self.mlp = MLP(in_dims, dim if scale else 2 * dim, **mlp)
         if scale is None:
@@ -91,8 +92,7 @@ class LowRankNormalNet(nn.Module):
 
     def __init__(self, in_dims: Sequence[int | None], dim: int, *, rank: int = 2, **mlp: Any) -> None:
         super().__init__()
-        if rank < 1:
-            raise ValueError(f"rank must be a positive number of columns, got {rank}")
+        check_counts(rank=rank)
         self.dim, self.rank = dim, rank
         self.mlp = MLP(in_dims, (2 + rank) * dim, **mlp)
         nn.init.zeros_(self.mlp.last.weight.data[dim : 2 * dim])
@@ -205,7 +205,7 @@ class UniformBox(nn.Module):
 
 def _check_range(low: float, high: float) -> None:
     if not low < high:
-        raise ValueError(f"low must be below high, got {low} and {high}")
+        raise ValueError(f"low must be below high, got {low!r} and {high!r}")
 
 
 LIKELIHOODS: dict[str, Callable[..., nn.Module]] = {"bernoulli": BernoulliNet, "normal": NormalNet}

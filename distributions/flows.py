@@ -18,6 +18,7 @@ from pyro.nn import AutoRegressiveNN, ConditionalAutoRegressiveNN
 from torch import Tensor, nn
 from torch.distributions import Transform
 
+from ..checks import check_counts
 from .conditionals import NormalNet
 from .drawn import PushedForward, ScoredAsDrawn
 from .mlp import MLP
@@ -68,8 +69,8 @@ def _inverse(transform: Transform, value: Tensor) -> Tensor:
         return transform.inv(value)
     except (KeyError, NotImplementedError) as error:  # Pyro raises either
         raise ValueError(
-            f"the flow's {type(transform).__name__} has no inverse, so that only its own draws can be scored; choose a "
-            "flow that has one, such as 'iaf'"
+            f"value must be the flow's last draw, since its {type(transform).__name__} has no inverse, got another; "
+            "choose a flow that has one, such as 'iaf'"
         ) from error
 
 
@@ -267,15 +268,14 @@ def _family(flow: str | Callable[[int], nn.Module]) -> Family:
 
 
 def _check(family: Family, flow: Any, dim: int, length: int, amortised: bool) -> None:
-    if length < 1:
-        raise ValueError(f"a flow has a length of at least 1, got {length}")
+    check_counts(length=length)
     if dim < family.least_dim:
         raise ValueError(
-            f"the flow {flow!r} needs {family.least_dim} dimensions or more and does nothing in {dim}; choose one of "
-            + ", ".join(name for name, other in FLOWS.items() if other.least_dim <= dim)
+            f"flow must suit a latent of width {dim}, got {flow!r}, which needs {family.least_dim} or more; "
+            "choose one of " + ", ".join(name for name, other in FLOWS.items() if other.least_dim <= dim)
         )
     if amortised and not family.amortised:
         raise ValueError(
-            f"the flow {flow!r} has no amortised form; choose one of "
+            f"flow must have an amortised form, got {flow!r}, which has none; choose one of "
             + ", ".join(name for name, other in FLOWS.items() if other.amortised and other.least_dim <= dim)
         )

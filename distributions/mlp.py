@@ -37,7 +37,8 @@ class SumLinear(nn.Module):
         self.read = tuple(dim for dim in self.in_dims if dim is not None)
         if not self.read or any(not isinstance(dim, Integral) or dim < 1 for dim in (*self.read, out_dim)):
             raise ValueError(
-                f"in_dims and out_dim must be positive widths, at least one of them read: {in_dims} to {out_dim}"
+                "in_dims and out_dim must be positive widths, at least one of them read, "
+                f"got {in_dims!r} and {out_dim!r}"
             )
         self.weight = nn.Parameter(torch.empty(out_dim, sum(self.read)))
         self.bias = nn.Parameter(torch.zeros(out_dim))
@@ -54,9 +55,7 @@ class SumLinear(nn.Module):
 
     def _check(self, inputs: tuple[Tensor | None, ...]) -> list[Tensor]:
         if len(inputs) != len(self.in_dims):
-            raise ValueError(
-                f"the network takes {len(self.in_dims)} inputs, of widths {self.in_dims}, got {len(inputs)}"
-            )
+            raise ValueError(f"inputs must be {len(self.in_dims)}, of widths {self.in_dims}, got {len(inputs)}")
         used = []
         for position, (x, dim) in enumerate(zip(inputs, self.in_dims, strict=True)):
             if dim is None:

@@ -15,6 +15,7 @@ import pyro
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
+from ..checks import check_choice
 from ..distributions import CategoricalNet, NormalNet, averaged, central_value, most_probable
 
 
@@ -54,8 +55,8 @@ class ADGMGuide(nn.Module):
         Raises:
             ValueError: a site other than "z" and "a".
         """
-        if site not in (None, "z", "a"):
-            raise ValueError(f"this guide has the latent sites 'z' and 'a', not {site!r}")
+        if site is not None:
+            check_choice(self.latents, site=site)
         a = central_value(self.q_a(x))
         return a if site == "a" else central_value(self.q_z(a, most_probable(self.q_y(a, x)), x))
 

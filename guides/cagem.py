@@ -13,6 +13,7 @@ import pyro
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
+from ..checks import check_choice
 from ..distributions import CategoricalNet, NormalNet, averaged, central_value, most_probable
 
 
@@ -55,8 +56,8 @@ class CaGeMGuide(nn.Module):
         Raises:
             ValueError: a site other than "z2" and "z1".
         """
-        if site not in (None, "z2", "z1"):
-            raise ValueError(f"this guide has the latent sites 'z2' and 'z1', not {site!r}")
+        if site is not None:
+            check_choice(self.latents, site=site)
         z1 = central_value(self.q_z1(x))
         return z1 if site == "z1" else central_value(self.q_z2(x, most_probable(self.q_y(z1, x)), z1))
 

@@ -13,6 +13,7 @@ import pyro
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
+from ..checks import check_choice
 from ..distributions import CategoricalNet, NormalNet, central_value, most_probable
 
 
@@ -48,8 +49,8 @@ class M2Guide(nn.Module):
         Raises:
             ValueError: a site other than "z".
         """
-        if site not in (None, "z"):
-            raise ValueError(f"this guide has the latent site 'z', not {site!r}")
+        if site is not None:
+            check_choice(self.latents, site=site)
         return central_value(self.q_z(x, most_probable(self.classify(x))))
 
     @classmethod

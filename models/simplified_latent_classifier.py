@@ -71,7 +71,7 @@ class SimplifiedLatentClassifier(nn.Module):
             ValueError: `zy_dim` is not from 1 to `z_dim` - 1.
         """
         if zy_dim is not None and not 1 <= zy_dim < z_dim:
-            raise ValueError(f"zy_dim must be from 1 to z_dim - 1 = {z_dim - 1}, or None, got {zy_dim}")
+            raise ValueError(f"zy_dim must be from 1 to z_dim - 1 = {z_dim - 1}, or None, got {zy_dim!r}")
         p_x = likelihood_net(likelihood, (z_dim,), x_dim, scale=scale, **mlp)
         p_y = CategoricalNet((zy_dim or z_dim,), y_dim, **mlp)
         return cls(p_x=p_x, p_y=p_y if zy_dim is None else OfFirst(p_y, zy_dim), z_dim=z_dim, y_dim=y_dim)

@@ -23,7 +23,7 @@ def compared_guides(rows: Sequence[Mapping[str, Any]]) -> Figure:
     needed = {"guide", "bound", "iw_bound", "seconds_per_step"}
     if not rows or any(missing := needed - row.keys() for row in rows):
         what = f"a row without {', '.join(sorted(missing))}" if rows else "no row"
-        raise ValueError(f"rows has {what}; give the rows of compare_guides")
+        raise ValueError(f"rows must be those of compare_guides, got {what}")
     panels = {"accuracy": "accuracy"} if all("accuracy" in row for row in rows) else {}
     panels |= {"seconds_per_step": "milliseconds a step"}
     figure = new_figure(4.6 + 2.2 * len(panels), 1.3 + 0.34 * len(rows))

@@ -44,10 +44,10 @@ def confusion_matrix(
     check_rows(x)
     labels = class_labels(y, len(x))
     if (labels == UNLABELLED).all():
-        raise ValueError("y is -1 in every row; a confusion matrix needs labelled rows")
+        raise ValueError("y must have a labelled row, got -1 in every row; give the classes of some rows")
     q = to_numpy(probabilities(classifier, x))  # (N, K)
     if q.shape[:-1] != labels.shape:
-        raise ValueError(f"the classifier gave a batch of {q.shape[:-1]} for the {len(x)} rows of x")
+        raise ValueError(f"classifier must give a distribution of batch shape {labels.shape}, got {q.shape[:-1]}")
     predictions = q.argmax(1)
     if clusters:
         named = num_classes or (len(class_names) if class_names else labels.max() + 1)
@@ -62,7 +62,7 @@ def confusion_matrix(
 def _draw_clusters(labels: np.ndarray, predictions: np.ndarray, names: list[str], num_clusters: int) -> Figure:
     """Counts (C, K), the clusters sorted by the class that most of their rows have."""
     if labels.max() >= len(names):
-        raise ValueError(f"y gives class {labels.max()}, but the classes are 0 to {len(names) - 1}")
+        raise ValueError(f"y must hold classes 0 to {len(names) - 1}, got {labels.max()}; raise num_classes")
     counts = np.zeros((len(names), num_clusters), int)
     known = labels != UNLABELLED
     np.add.at(counts, (labels[known], predictions[known]), 1)
@@ -76,9 +76,9 @@ def _count(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.
     from sklearn.metrics import confusion_matrix as count
 
     known = labels != UNLABELLED
-    for name, values in (("y", labels[known]), ("the classifier", predictions[known])):
+    for duty, values in (("y must hold", labels[known]), ("classifier must give", predictions[known])):
         if values.max() >= num_classes:
-            raise ValueError(f"{name} gives class {values.max()}, but the classes are 0 to {num_classes - 1}")
+            raise ValueError(f"{duty} classes 0 to {num_classes - 1}, got {values.max()}; raise num_classes")
     return count(labels[known], predictions[known], labels=range(num_classes))
 
 

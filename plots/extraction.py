@@ -40,9 +40,9 @@ def digit_extraction(
     check_images(shape, images, "images")
     count, taught = len(images), sorted(set(labelled))
     if unknown := sorted(set(taught) - set(range(count))):
-        raise ValueError(f"labelled holds {unknown}, but the dimensions of y are 0 to {count - 1}")
+        raise ValueError(f"labelled must hold dimensions of y, 0 to {count - 1}, got {unknown}")
     dimensions = [*taught, *(k for k in range(count) if k not in taught)]
-    written = None if names is None else [names_of_classes(names, count)[k] for k in dimensions]
+    written = None if names is None else [names_of_classes(names, count, "names")[k] for k in dimensions]
     cell = float(np.clip(12 / count, 0.4, 0.8))  # inches
     longest = max(map(len, written)) if written else 0
     below = 0.0 if written is None else 0.45 if longest <= 3 else 0.25 + 0.09 * longest

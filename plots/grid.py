@@ -51,13 +51,13 @@ def image_grid(
 def check_shape(shape: tuple[int, ...], values: Tensor, name: str) -> None:
     """Raise ValueError unless the rows of values (n, D) can be drawn in this shape."""
     if len(shape) not in (1, 2):
-        raise ValueError(f"shape must be (H, W) for grey images or (D,) for points and vectors, not {tuple(shape)}")
+        raise ValueError(f"shape must be (H, W) for grey images or (D,) for points and vectors, got {tuple(shape)}")
     if values.ndim != 2 or len(values) == 0:
-        raise ValueError(f"{name} must be of shape (n, {math.prod(shape)}) with n > 0, not {tuple(values.shape)}")
+        raise ValueError(f"{name} must be of shape (n, {math.prod(shape)}) with n > 0, got {tuple(values.shape)}")
     if math.prod(shape) != values.shape[1]:
         raise ValueError(
-            f"shape {tuple(shape)} has {math.prod(shape)} values, {name} has {values.shape[1]} columns; "
-            "pass the shape of one row"
+            f"shape must have a value for each of the {values.shape[1]} columns of {name}, got {tuple(shape)} with "
+            f"{math.prod(shape)} values; pass the shape of one row"
         )
 
 
@@ -93,11 +93,11 @@ def _check_grid(
     count: int, rows: int, columns: int, row_labels: Sequence[str] | None, column_labels: Sequence[str] | None
 ) -> None:
     if rows < 1 or columns < 1 or count > rows * columns:
-        raise ValueError(f"images has {count} rows, which do not fit in {rows} rows and {columns} columns")
+        raise ValueError(f"images must fit in rows={rows!r} and columns={columns!r}, got {count} of them")
     if row_labels is not None and len(row_labels) != rows:
-        raise ValueError(f"row_labels has {len(row_labels)} labels, but there are {rows} rows")
+        raise ValueError(f"row_labels must be {rows} labels, one per row, got {len(row_labels)}")
     if column_labels is not None and len(column_labels) != columns:
-        raise ValueError(f"column_labels has {len(column_labels)} labels, but there are {columns} columns")
+        raise ValueError(f"column_labels must be {columns} labels, one per column, got {len(column_labels)}")
 
 
 def _longest(labels: Sequence[str] | None) -> int:

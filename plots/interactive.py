@@ -89,7 +89,7 @@ def explore(run: Callable[..., Figure | None], **choices: Sequence[Any]) -> Any:
     """
     widgets = _ipywidgets()
     if not choices or not all(choices.values()):
-        raise ValueError("explore needs at least one value for each choice, such as flow=['planar', 'iaf']")
+        raise ValueError(f"choices must hold at least one value each, such as flow=['planar', 'iaf'], got {choices!r}")
     menus = {
         name: widgets.Dropdown(options=[(str(value), value) for value in values], description=name)
         for name, values in choices.items()
@@ -127,11 +127,11 @@ def _start(model: Model, site: str, start: Tensor | None) -> Tensor:
     with evaluating(model):
         nodes: Any = poutine.trace(model).get_trace(module_tensor(model).new_empty(1, 0)).nodes
     if site not in nodes or nodes[site]["type"] != "sample":
-        raise ValueError(f"the model has no latent {site!r}")
+        raise ValueError(f"site must be a latent of the model, got {site!r}")
     dim = nodes[site]["fn"].event_shape[0]
     values = torch.zeros(dim) if start is None else torch.as_tensor(start).detach().cpu().float().clone()
     if values.shape != (dim,):
-        raise ValueError(f"start must be of shape ({dim},), one value per unit of {site}, not {tuple(values.shape)}")
+        raise ValueError(f"start must be of shape ({dim},), one value per unit of {site}, got {tuple(values.shape)}")
     return values
 
 

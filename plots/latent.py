@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..checks import check_choice
 from ..contract import Guide, encode
 from ..modules import evaluating
 from .common import (
@@ -52,13 +53,12 @@ def latent_space(
     Reference:
         van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 9, 2008.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    check_choice(METHODS, method=method)
     check_rows(x)
     labels = class_labels(y, len(x))
     names = names_of_classes(class_names, len(class_names) if class_names else max(labels.max() + 1, 1))
     if labels.max() >= len(names):
-        raise ValueError(f"y holds class {labels.max()}, but class_names has only {len(names)} names")
+        raise ValueError(f"class_names must name every class in y, up to {labels.max()}, got {len(names)} names")
     with evaluating(guide):
         latents = to_numpy(encode(guide, x, site))  # (N, L)
     return _draw(latents, labels, names, method, seed, site or "z")
@@ -90,7 +90,7 @@ def _project(latents: np.ndarray, method: str, seed: int, site: str) -> tuple[np
     if latents.shape[1] == 2:
         return latents, [f"{site}{i}" if site.isalpha() else f"{site}, dimension {i}" for i in (1, 2)]
     if len(latents) < 3:
-        raise ValueError(f"x has {len(latents)} rows, but a projection of the latent needs at least 3")
+        raise ValueError(f"x must have at least 3 rows for a projection of the latent, got {len(latents)}")
     return _pca(latents) if method == "pca" else _tsne(latents, seed)
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from ..checks import check_counts
 from ..contract import Guide, Model, encode
 from ..contract import num_classes as num_classes_of
 from ..inference.evaluation import sample
@@ -79,8 +80,7 @@ def latent_mesh(
 
 def _mesh(box: Box, size: int) -> Tensor:
     """The centres of size × size cells of the box, row by row from its top left, (size², 2)."""
-    if size < 2:
-        raise ValueError(f"size must be at least 2 images a side, not {size}")
+    check_counts(2, size=size)
     left, right, bottom, top = box
     middles = (torch.arange(size) + 0.5) / size
     across, down = left + (right - left) * middles, top - (top - bottom) * middles
@@ -93,9 +93,9 @@ def _classes(
     """The labels and the names of the classes; a ValueError where y or the given class is none of the K."""
     labels, names = class_labels(y, num_rows), names_of_classes(class_names, num_classes)
     if labels.max() >= num_classes:
-        raise ValueError(f"y holds class {labels.max()}, but the classes are 0 to {num_classes - 1}")
+        raise ValueError(f"y must hold classes 0 to {num_classes - 1}, got {labels.max()}; raise num_classes")
     if given is not None and not 0 <= given < num_classes:
-        raise ValueError(f"given must be a class from 0 to {num_classes - 1} or None, not {given}")
+        raise ValueError(f"given must be a class from 0 to {num_classes - 1} or None, got {given!r}")
     return labels, names
 
 
@@ -104,7 +104,7 @@ def _encoded(guide: Guide, x: Tensor, site: str) -> np.ndarray:
     with evaluating(guide):
         points = to_numpy(encode(guide, x, site))
     if points.shape[1:] != (2,):
-        raise ValueError(f"{site} has {points.shape[1]} dimensions, but a mesh needs a model whose {site} has 2")
+        raise ValueError(f"site must be a latent of 2 dimensions, got {site!r} of {points.shape[1]}")
     return points
 
 
@@ -115,7 +115,7 @@ def _box(points: np.ndarray, extent: Box | None) -> Box:
         return float(low[0]), float(high[0]), float(low[1]), float(high[1])
     left, right, bottom, top = extent
     if not (left < right and bottom < top):
-        raise ValueError(f"extent must be (left, right, bottom, top) with left < right and bottom < top, not {extent}")
+        raise ValueError(f"extent must be (left, right, bottom, top), left < right and bottom < top, got {extent!r}")
     return left, right, bottom, top
 
 

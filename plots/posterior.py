@@ -68,11 +68,11 @@ def posterior_2d(
     """
     check_rows(x, "x")
     if not guides:
-        raise ValueError("guides is empty; give at least one by name, such as {'diagonal': guide}")
+        raise ValueError("guides must hold at least one by name, such as {'diagonal': guide}, got none")
     if y is not None:
         check_one_hot(y, "y", rows=len(x), num_classes=contract.num_classes(model))
     if row_names is not None and len(row_names) != len(x):
-        raise ValueError(f"row_names has {len(row_names)} names, but x has {len(x)} rows")
+        raise ValueError(f"row_names must be {len(x)} names, one per row of x, got {len(row_names)}")
     figure = new_figure(2.5 * (1 + len(guides)) + 0.3, 2.8 * len(x) + 0.4)
     panels = figure.subplots(len(x), 1 + len(guides), squeeze=False)
     with evaluating(model, *guides.values()), torch.random.fork_rng():
@@ -115,10 +115,10 @@ def _latent(guide: Guide, x: Tensor, y: Tensor | None) -> Any:
     """The guide's distribution of z for one row, of batch shape (1,)."""
     nodes: Mapping[str, Any] = poutine.trace(guide).get_trace(x, y).nodes
     if "z" not in nodes:
-        raise ValueError("the guide has no site z")
+        raise ValueError("guides must have the site 'z', got one without it")
     q = nodes["z"]["fn"]
     if q.event_shape != (2,):
-        raise ValueError(f"z has {q.event_shape[0]} dimensions, but a posterior that one can see needs 2")
+        raise ValueError(f"guides must have a z of 2 dimensions, got one of {q.event_shape[0]}")
     return q
 
 
@@ -159,9 +159,9 @@ def _log_joint(model: Model, x: Tensor, y: Tensor | None, z: Tensor) -> Tensor:
     nodes: Mapping[str, Any] = trace.nodes
     sites = {name: node for name, node in nodes.items() if node["type"] == "sample" and name != "data"}
     if "y" in sites and y is None:
-        raise ValueError("the model has classes: give y, one-hot, for the posterior p(z | x, y)")
+        raise ValueError("y must be given for a model with classes, got None; give it one-hot, for p(z | x, y)")
     if others := sorted(name for name, node in sites.items() if not node["is_observed"]):
-        raise ValueError(f"z is to be the model's only continuous latent, but there is {', '.join(others)} too")
+        raise ValueError(f"model must have no continuous latent beside z, got {', '.join(others)}")
     trace.compute_log_prob()
     return sum(node["log_prob"] for node in sites.values()).view(z.shape[:-1])
 

@@ -9,6 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..checks import check_counts
 from ..contract import Guide, Model, encode
 from ..inference.evaluation import sample
 from ..inference.evaluation.sampling import draw_classes
@@ -53,8 +54,7 @@ def class_samples(
     names = names_of_classes(class_names, num_classes)
     points = _is_points(shape)
     count = per_class if per_class is not None else 200 if points else 10
-    if count < 1:
-        raise ValueError(f"per_class must be at least 1, not {per_class}")
+    check_counts(per_class=count)
     y = torch.arange(num_classes).repeat_interleave(count)  # (K · count,)
     x, missing = draw_classes(model, y, num_classes, mean=not points, rounds=ROUNDS)  # (K · count, D)
     check_shape(shape, x, "x")

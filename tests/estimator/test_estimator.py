@@ -600,7 +600,7 @@ def test_validation_is_a_pair_with_known_classes(blobs):
         ({"settings": {"wings": 2}}, "wings"),
         ({"settings": {"likelihood": "normal"}}, "settings has likelihood, which is an argument of its own"),
         ({"flow": "real-nvp"}, "real-nvp"),
-        ({"model": "untapped"}, "untapped needs likelihood='bernoulli'"),
+        ({"model": "untapped"}, "likelihood must be 'bernoulli' for untapped"),
         ({"device": "tpu"}, "device must be one of"),
     ],
 )
@@ -616,7 +616,7 @@ def test_wrong_settings(blobs, changed, message):
         ([0.5, 1.5, -1, -1], "Unknown label type"),
         ([0, float("inf"), 1, -1], "infinity"),
         ([[0, 1], [1, 0], [0, 1], [1, 1]], "1d array"),
-        (["a", 1, None, None], "mixes strings and other labels"),
+        (["a", 1, None, None], "y must hold labels of one type"),
         ([0, 1, -1], "inconsistent numbers of samples"),
     ],
     ids=["real", "infinite", "matrix", "mixed", "short"],

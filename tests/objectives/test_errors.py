@@ -103,10 +103,13 @@ DISTRIBUTIONS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "no width": (lambda: net(3)(torch.tensor(1.0)), "input 0 .* shape (..., 3), got shape ()"),
     "nothing to read": (lambda: net(3, 4)(torch.zeros(2, 3), None), "input 1 .* got nothing"),
-    "too few inputs": (lambda: net(3, 4)(torch.zeros(2, 3)), "takes 2 inputs, of widths (3, 4), got 1"),
-    "too many inputs": (lambda: net(3)(torch.zeros(2, 3), torch.zeros(2, 3)), "takes 1 inputs, of widths (3,), got 2"),
-    "no input is read": (lambda: net(None), "at least one of them read: (None,)"),
-    "no inputs": (lambda: net(), "at least one of them read: ()"),
+    "too few inputs": (lambda: net(3, 4)(torch.zeros(2, 3)), "inputs must be 2, of widths (3, 4), got 1"),
+    "too many inputs": (
+        lambda: net(3)(torch.zeros(2, 3), torch.zeros(2, 3)),
+        "inputs must be 1, of widths (3,), got 2",
+    ),
+    "no input is read": (lambda: net(None), "at least one of them read, got (None,)"),
+    "no inputs": (lambda: net(), "at least one of them read, got ()"),
     "no output": (lambda: MLP((3,), 0), "positive widths"),
     "an empty layer": (lambda: MLP((3,), 2, hidden=(0,)), "positive widths"),
     "an unknown activation": (lambda: MLP((3,), 2, activation="x"), "activation must be one of .*softplus.*, got 'x'"),
@@ -114,8 +117,8 @@ DISTRIBUTIONS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: likelihood_net("poisson", (3,), 2),
         "likelihood must be one of bernoulli, normal",
     ),
-    "a scale of zero": (lambda: NormalNet((3,), 2, scale=0), "scale must be a positive .*, got 0"),
-    "a negative scale": (lambda: NormalNet((3,), 2, scale=-1.0), "scale must be a positive .*, got -1.0"),
+    "a scale of zero": (lambda: NormalNet((3,), 2, scale=0), "scale must be positive and finite, got 0"),
+    "a negative scale": (lambda: NormalNet((3,), 2, scale=-1.0), "scale must be positive and finite, got -1.0"),
     "an empty box": (lambda: UniformBox(2, 1.0, 1.0), "low must be below high, got 1.0 and 1.0"),
     "a box upside down": (lambda: BoundedNormalNet((3,), 2, 2.0, 1.0), "low must be below high, got 2.0 and 1.0"),
     "255 for 1": (
@@ -168,25 +171,31 @@ MODELS_AND_GUIDES: dict[str, tuple[Callable[[], Any], str]] = {
     "a box of nothing": (lambda: built("untapped", half_width=0.0), "low must be below high, got"),
     "untapped with real x": (
         lambda: built("untapped", likelihood="normal"),
-        "untapped needs likelihood='bernoulli', got 'normal': its reverse process has a binary x",
+        "likelihood must be 'bernoulli' for untapped, got 'normal'; its reverse process has a binary x",
     ),
-    "labels for the VAE itself": (lambda: vae().model(X, Y), "the VAE has no label: call it with x alone"),
-    "another site of ADGMGuide": (lambda: ADGMGuide.build(5, 3).encode(X, "y"), "'z' and 'a', not 'y'"),
-    "another site of CaGeMGuide": (lambda: CaGeMGuide.build(5, 3).encode(X, "z"), "'z2' and 'z1', not 'z'"),
+    "labels for the VAE itself": (
+        lambda: vae().model(X, Y),
+        "y must be None, since the VAE has no label, got one; call it with x alone",
+    ),
+    "another site of ADGMGuide": (lambda: ADGMGuide.build(5, 3).encode(X, "y"), "site must be one of z, a, got 'y'"),
+    "another site of CaGeMGuide": (
+        lambda: CaGeMGuide.build(5, 3).encode(X, "z"),
+        "site must be one of z2, z1, got 'z'",
+    ),
     "another site of LatentClassifierGuide": (
         lambda: LatentClassifierGuide.build(5, net(50)).encode(X, site="a"),
-        "'z', not 'a'",
+        "site must be one of z, got 'a'",
     ),
     **{
         f"a site of no guide of {name}": (
             lambda name=name: built(name).guide.encode(X, "x"),
-            "this guide has the latent site.*, not 'x'",
+            "site must be one of .*, got 'x'",
         )
         for name in PAPERS
     },
     "labels for the VAE": (lambda: SemiSupervisedELBO(vae().model, vae().guide)(X, Y, None), "VAE has no label"),
-    "another site of VAEGuide": (lambda: vae().guide.encode(X, "a"), "'z', not 'a'"),
-    "another site of M2Guide": (lambda: m2().guide.encode(X, site="y"), "'z', not 'y'"),
+    "another site of VAEGuide": (lambda: vae().guide.encode(X, "a"), "site must be one of z, got 'a'"),
+    "another site of M2Guide": (lambda: m2().guide.encode(X, site="y"), "site must be one of z, got 'y'"),
     "x of another width": (lambda: m2().guide.classify(X[:, :4]), "shape (..., 5), got shape (4, 4)"),
 }
 
