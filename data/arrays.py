@@ -62,7 +62,7 @@ def _rows(path: Path, key: str, arrays: dict[str, NDArray[Any]]) -> Tensor:
         raise ValueError(f"{path}: {key} must be numbers, got {array.dtype}")
     if array.ndim < 2 or not array.size:
         raise ValueError(f"{path}: {key} must be of shape (N, D) or (N, ...) and not empty, got {array.shape}")
-    with np.errstate(over="ignore"):  # too large for float32: infinite, and refused below
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is refused below
         x = torch.from_numpy(array.reshape(len(array), -1).astype(np.float32))
     finite_rows(f"{path}: {key}", x)
     return x

@@ -1,4 +1,4 @@
-"""Checks at the boundary: what comes from a user is made a tensor, or refused with a ``ValueError`` that says why."""
+"""Checks of what a user passes: it becomes a tensor, or is refused with a ``ValueError`` that says why."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +13,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def generator(seed: int) -> torch.Generator:
-    """A generator of its own, so that nothing here reads or moves the global random state."""
+    """A new generator with this seed, so that nothing in ``data`` reads or changes the global random state."""
     check_counts(0, seed=seed)
     if seed >= 2**63:
         raise ValueError(f"seed must be below 2**63, got {seed!r}")
@@ -21,7 +21,7 @@ def generator(seed: int) -> torch.Generator:
 
 
 def tensor(name: str, value: Any) -> Tensor:
-    """A tensor as it is (detached), an array of numbers as a copy: read-only and strided arrays are welcome."""
+    """A tensor, detached, or a copy of an array of numbers, which may therefore be read-only or strided."""
     if isinstance(value, Tensor):
         return value.detach()
     array = np.asarray(value)

@@ -27,7 +27,7 @@ def data_root(root: str | os.PathLike[str] | None) -> Path:
 def fetch(dataset: str, root: Path, needed: Iterable[Path], options: Sequence[Mapping[str, Any]] = ({},)) -> None:
     """Download with ``torchvision.datasets``, into ``root``, if one of the ``needed`` paths is missing.
 
-    torchvision is imported here alone, since its import is slow.
+    torchvision is imported only here, since its import is slow.
     """
     missing = [path for path in needed if not path.exists()]
     if not missing:
@@ -38,7 +38,7 @@ def fetch(dataset: str, root: Path, needed: Iterable[Path], options: Sequence[Ma
         for option in options:
             getattr(datasets, dataset)(str(root), download=True, **option)
         reason = "it is not there after the download either"
-    except Exception as error:  # an import, a network, a mirror, a disk: whatever it is, the remedy is the same
+    except Exception as error:  # whether the import, the network or the disk fails, the remedy is the same
         reason = f"torchvision could not download it: {type(error).__name__}: {error}"
     missing = [path for path in missing if not path.exists()]
     if missing:
@@ -57,10 +57,10 @@ def _calls(dataset: str, root: Path, options: Iterable[Mapping[str, Any]]) -> st
 
 
 def read_npz(path: Path, keys: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """The arrays among ``keys`` that an archive holds, never unpickling anything.
+    """The arrays among ``keys`` that an archive holds; nothing is unpickled.
 
     Raises:
-        ValueError: no file, no archive, or an array that is damaged or holds Python objects.
+        ValueError: there is no file, it is no archive, or an array is damaged or holds Python objects.
     """
     if not path.is_file():
         raise ValueError(f"{path} must be a file, got none; check the path")

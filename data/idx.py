@@ -58,7 +58,7 @@ def _split(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Split:
 
 
 def read_idx(path: Path, md5: str) -> NDArray[np.uint8]:
-    """The array of bytes in an IDX file: two zeros, the type (8), the number of axes, their lengths, the numbers.
+    """The array in an IDX file, which holds two zeros, the type (8), the number of axes, their lengths and the bytes.
 
     Raises:
         ValueError: the whole file's MD5 is not ``md5``.

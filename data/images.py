@@ -1,4 +1,4 @@
-"""Pixels as probabilities: binarising them, and leaving out those that hardly vary."""
+"""Binarising pixels, which are read as probabilities, and leaving out those that hardly vary."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from .checks import generator, matrix, probabilities, tensor
 
 
 def binarize(x: Any, seed: int) -> Tensor:
-    """Draw b ~ Bern(x) once, with a seed of its own: for validation and test bounds that can be compared.
+    """Draw b ~ Bern(x) once, from a given seed, so that validation and test bounds can be compared between runs.
 
     Args:
         x: probabilities, such as grey pixels in [0, 1], of any shape.

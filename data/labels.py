@@ -1,4 +1,4 @@
-"""Labels as people write them: of any type, and missing in more ways than one."""
+"""Labels as users write them: of any type, and missing ones in several spellings."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def known_labels(y: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-    """Where y has a label, (N,), and those labels.
+    """A mask, (N,), of the entries of y that are labels, and those labels.
 
-    -1, "-1", None, NaN and NaT are no labels.
+    -1, "-1", None, NaN and NaT stand for a missing label.
 
     Raises:
         ValueError: y is not one-dimensional, has numbers that are not classes, or labels of several types.

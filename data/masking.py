@@ -25,19 +25,19 @@ def mask_labels(
     The same seed with a larger ``per_class`` or ``fraction`` keeps the labels of the smaller one and adds to them.
 
     Args:
-        y: labels, (N,), integers from 0 up; rows that are -1 already stay so.
+        y: labels, (N,), integers from 0 up; rows that are -1 stay unlabelled.
         per_class: labels to keep of each class; 0 hides all of them (unsupervised learning).
         fraction: the share to keep of each class, in (0, 1], rounded and never less than one label. Give either this or
             ``per_class``.
         hidden_classes: classes that get no label at all (semi-unsupervised learning).
-        seed: of a generator of its own; the global random state is neither read nor moved.
+        seed: seed of the draw, which neither reads nor changes the global random state.
 
     Returns:
         int64, (N,), with -1 where the label is hidden.
 
     Raises:
-        ValueError: both or neither of ``per_class`` and ``fraction``, more labels asked of a class than it has, an
-            unknown or no remaining class, or labels that are not integers.
+        ValueError: both or neither of ``per_class`` and ``fraction``, a ``per_class`` above the labels that a class
+            has, an unknown hidden class, no class left, or labels that are not integers.
 
     >>> y = torch.tensor([0, 0, 1, 1, 2, 2])
     >>> (mask_labels(y, per_class=1, hidden_classes=[2]) >= 0).view(3, 2).sum(1)

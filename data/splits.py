@@ -1,4 +1,4 @@
-"""Drawing rows class by class: the ground under label masks and held-out sets."""
+"""Drawing rows class by class, for label masks and held-out sets."""
 
 from collections.abc import Mapping
 
@@ -29,7 +29,7 @@ def pick(y: Tensor, sizes: Mapping[int, int], random: torch.Generator) -> Tensor
 
 
 def hold_out(x: Tensor, y: Tensor, *, fraction: float, random: torch.Generator) -> tuple[Split, Split]:
-    """What is kept and what is held out: ``fraction`` of each class, and one row at least where a class has two.
+    """The rows that are kept, and those held out: ``fraction`` of each class, at least one row where a class has two.
 
     Unlabelled rows are kept; where no row has a label, rows are drawn without regard to class.
     """

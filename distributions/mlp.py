@@ -70,8 +70,8 @@ class SumLinear(nn.Module):
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation of (..., D) over all leading dimensions.
 
-    `given` (None at first) is a mean and a variance, (D,) each, by which it normalises in training, and not by those of
-    the rows that it gets.
+    Where `given` (None at first) holds a mean and a variance, (D,) each, training normalises by these instead of those
+    of the batch.
     """
 
     given: tuple[Tensor, Tensor] | None = None
@@ -79,7 +79,7 @@ class BatchNorm(nn.BatchNorm1d):
     running_var: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises each of the last dimension's columns; a single row by the running statistics."""
+        """Normalises each column; a single row, which has no variance of its own, by the running statistics."""
         rows = x.flatten(0, -2)
         if self.training and self.given is not None:
             rows = self._by(*self.given, rows)
@@ -92,7 +92,7 @@ class BatchNorm(nn.BatchNorm1d):
     def _by(self, mean: Tensor, variance: Tensor, rows: Tensor) -> Tensor:
         """weight (rows − mean) / √(variance + ε) + bias.
 
-        As torch's `batch_norm` passes no gradient to statistics that it is given, weight and bias carry it.
+        torch's `batch_norm` passes no gradient to given statistics, so the gradient passes through weight and bias.
         """
         fixed_mean, fixed_variance = mean.detach(), variance.detach()
         weight = self.weight * ((fixed_variance + self.eps) / (variance + self.eps)).sqrt()
@@ -100,7 +100,7 @@ class BatchNorm(nn.BatchNorm1d):
         return functional.batch_norm(rows, fixed_mean, fixed_variance, weight, bias, eps=self.eps)
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the columns of x, by which it normalises; those of a single row are the running ones."""
+        """The mean and the variance by which it normalises x: those of the columns, or the running ones of one row."""
         rows = x.flatten(0, -2)
         if len(rows) > 1:
             variance, mean = torch.var_mean(rows.to(self.running_mean), 0, correction=0)

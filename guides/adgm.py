@@ -50,7 +50,9 @@ class ADGMGuide(nn.Module):
         return averaged(self.q_y(a, x).expand((num_samples, len(x))))
 
     def encode(self, x: Tensor, site: str | None = None) -> Tensor:
-        """The mean of q(z | a, y, x) at the mean of q(a | x) and the most probable y, (N, L); site "a": that of a.
+        """The mean of q(z | a, y, x), (N, L), at the mean of q(a | x) and the most probable y.
+
+        For the site "a" it is the mean of q(a | x), (N, A).
 
         Raises:
             ValueError: a site other than "z" and "a".

@@ -51,7 +51,9 @@ class CaGeMGuide(nn.Module):
         return averaged(self.q_y(z1, x).expand((num_samples, len(x))))
 
     def encode(self, x: Tensor, site: str | None = None) -> Tensor:
-        """The mean of q(z2 | x, y, z1) at the mean of q(z1 | x) and the most probable y; site "z1": that of z1.
+        """The mean of q(z2 | x, y, z1), (N, L2), at the mean of q(z1 | x) and the most probable y.
+
+        For the site "z1" it is the mean of q(z1 | x), (N, L1).
 
         Raises:
             ValueError: a site other than "z2" and "z1".

@@ -40,7 +40,7 @@ class M2Guide(nn.Module):
             pyro.sample("z", self.q_z(x, y))                                        # q(z | x, y)
 
     def classify(self, x: Tensor, num_samples: int = 1) -> OneHotCategorical:
-        """q(y | x) with batch shape (N,). No latent stands before y, so `num_samples` does not matter."""
+        """q(y | x) with batch shape (N,). No latent is drawn before y, so `num_samples` has no effect."""
         return self.q_y(x)
 
     def encode(self, x: Tensor, site: str | None = None) -> Tensor:

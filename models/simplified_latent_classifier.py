@@ -26,7 +26,7 @@ class SimplifiedLatentClassifier(nn.Module):
         p_x: conditional p(x | z), called as `p_x(z)`.
         p_y: conditional p(y | z), called as `p_y(z)`: the classifier.
         z_dim: L, the width of z.
-        y_dim: K, to compare labels with; None where nobody knows.
+        y_dim: K, which labels are checked against; None where it is not known.
     """
 
     declared_settings = ("y_dim",)
@@ -64,7 +64,8 @@ class SimplifiedLatentClassifier(nn.Module):
             y_dim: K, the number of classes.
             z_dim: L, the width of z.
             zy_dim: how many coordinates of z, the first ones, p(y | z) reads (Appendix C); None for all.
-            likelihood: as in `likelihood_net`; `scale`, too.
+            likelihood: as in `likelihood_net`.
+            scale: as in `likelihood_net`.
             mlp: keywords of `MLP` (`hidden=(500,)`, …).
 
         Raises:

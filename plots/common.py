@@ -19,7 +19,7 @@ UNLABELLED = -1
 
 
 class NotebookFigure(Figure):
-    """A figure that shows itself in a notebook, also where pyplot was never imported."""
+    """A figure that a notebook shows even if pyplot was never imported."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -28,7 +28,7 @@ class NotebookFigure(Figure):
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches, whose labels are given the room they need."""
+    """An empty figure of a size in inches, whose layout leaves room for all labels."""
     return NotebookFigure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
 
 
@@ -88,7 +88,7 @@ def scatter_classes(axes: Axes, points: np.ndarray, labels: np.ndarray, names: S
     for label, name, colour in by_class(labels, names):
         chosen = points[labels == label]
         axes.scatter(chosen[:, 0], chosen[:, 1], s=size, color=colour, alpha=0.8, linewidths=0, label=name)
-    axes.locator_params(nbins=5)  # numbers such as -0.075 need room
+    axes.locator_params(nbins=5)  # few, as numbers such as -0.075 are wide
 
 
 def add_legend(figure: Figure, num_entries: int, title: str | None = None) -> None:

@@ -45,7 +45,8 @@ def compared_guides(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes.set_xlim(0, 1.1 * max(values))
         else:
             middle, reach = (max(values) + min(values)) / 2, 0.6 * (max(values) - min(values))
-            axes.set_xlim(middle - max(reach, 0.01), middle + max(reach, 0.01))  # points of a percent are no gulf
+            reach = max(reach, 0.01)  # the axis spans 2 % or more, so that small differences look small
+            axes.set_xlim(middle - reach, middle + reach)
             axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     figure.legend(*bounds.get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
     return figure

@@ -1,4 +1,4 @@
-"""Which classes a classifier takes for which."""
+"""A table of the true classes against the predicted ones, or against clusters."""
 
 from collections.abc import Sequence
 
@@ -25,18 +25,19 @@ def confusion_matrix(
 ) -> Figure:
     """Counts of true classes (rows) against predicted ones (columns), coloured by the fraction of the true class.
 
-    A classifier that was not taught all of its classes has clusters for columns (`clusters=True`), as many as it
-    likes: they stand in the order of their majority class, the empty ones last, and the title counts the rows that
-    are of the majority class of their cluster. Fig. 4 of Willetts et al. (2019), arXiv:1901.08560.
+    The classes of a classifier that was not taught all of them are clusters (`clusters=True`), of which there may be
+    any number. The columns are then sorted by the majority class of each cluster, with the empty ones last, and the
+    title counts the rows that are of their cluster's majority class. Fig. 4 of Willetts et al. (2019),
+    arXiv:1901.08560.
 
     Args:
         classifier: x (N, D) → `OneHotCategorical` of batch shape (N,), such as a guide's `classify`.
         x: data (N, D), on the classifier's device.
         y: integer classes (N,); rows with -1 are left out.
-        num_classes: K, where it is not the classifier's own; with clusters the number C of true classes, where it is
-            not one more than the largest label.
+        num_classes: K; the classifier's own unless given. With clusters it is C, the number of true classes; that of
+            `class_names`, or one more than the largest label, unless given.
         class_names: K names, or the numbers from 0; with clusters the C names of the true classes.
-        clusters: the classifier's classes are clusters, which keep their numbers.
+        clusters: whether the classifier's classes are clusters; each column is named by its cluster's number.
 
     Raises:
         ValueError: y of another shape or type or without a label, or a class outside the K.
@@ -83,7 +84,7 @@ def _count(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.
 
 
 def _draw(counts: np.ndarray, names: list[str], columns: list[str], kind: str, title: str) -> Figure:
-    """Counts of the named classes against the columns, which are of some kind."""
+    """Counts of the true classes against the predictions, which are classes or clusters as `kind` says."""
     fractions = counts / counts.sum(1, keepdims=True).clip(1)  # 0 for a class without rows
     width, height = (float(np.clip(0.45 * len(labels), 2.6, 9)) for labels in (columns, names))
     figure = new_figure(width + 1.6, height + 1.0)

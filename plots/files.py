@@ -1,4 +1,4 @@
-"""Figures on disk."""
+"""Writing figures to files."""
 
 import os
 from pathlib import Path

@@ -36,7 +36,7 @@ def image_grid(
         title: a line above it all.
 
     Raises:
-        ValueError: the pictures don't fit the shape or the grid, or the labels don't.
+        ValueError: the pictures do not fit the shape or the grid, or the labels do not fit the grid.
 
     Example:
         >>> import torch
@@ -74,9 +74,9 @@ def draw_grid(
     """`image_grid` of checked pictures, with the first column `gap` cells apart from the others."""
     _check_grid(len(images), rows, columns, row_labels, column_labels)
     lefts = np.arange(columns) + gap * (np.arange(columns) > 0)
-    width, height = lefts[-1] + 1, shape[0] / shape[1] if len(shape) == 2 else 0.7  # of all, and of a cell, in cells
+    width, height = lefts[-1] + 1, shape[0] / shape[1] if len(shape) == 2 else 0.7  # of the grid, of a cell
     cell = float(np.clip(14 / max(rows * height, columns), 0.3, 0.7)) / max(1.0, height)  # inches
-    turned = _longest(column_labels) > 10 * cell  # the labels would overlap
+    turned = _longest(column_labels) > 10 * cell  # they would overlap
     margins = _margins(row_labels, column_labels, turned, title)
     figure = new_figure(max(cell * width + margins[0], 0.085 * len(title or "")), cell * height * rows + margins[1])
     axes = figure.add_subplot()
@@ -107,7 +107,7 @@ def _longest(labels: Sequence[str] | None) -> int:
 def _margins(
     row_labels: Sequence[str] | None, column_labels: Sequence[str] | None, turned: bool, title: str | None
 ) -> tuple[float, float]:
-    """Inches for the labels and the title, across and up."""
+    """The width and the height, in inches, that the labels and the title need."""
     lines = 0.07 * _longest(column_labels) if turned else 0.25 if column_labels else 0.0
     return 0.2 + 0.09 * _longest(row_labels), 0.1 + lines + (0.35 if title else 0.0)
 

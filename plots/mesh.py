@@ -36,9 +36,9 @@ def latent_mesh(
 ) -> Figure:
     """Images generated from a mesh of a 2-D latent, beside the posterior means of data and the box of the mesh.
 
-    An image stands where its latent is: across is the first dimension, up the second. On the left the class is drawn
-    from the model, from p(y | z2) in CaGeM's case; on the right it is the given one. Other latents are drawn, images
-    are means of p(x | ·).
+    Each image stands at the place of its latent, whose first dimension runs across and whose second runs up. In the
+    mesh on the left the class is drawn from the model, from p(y | z2) in CaGeM's case; in the mesh on the right it is
+    the given one. Other latents are drawn from the model, and images are means of p(x | ·).
 
     Args:
         model: p with the latent `site` and, where a class is given, y.
@@ -48,7 +48,7 @@ def latent_mesh(
         num_classes: K.
         shape: (H, W) of one row of x.
         site: the latent, of two dimensions.
-        given: the class of the mesh on the right, which is left out where None.
+        given: the class of the mesh on the right; without it, that mesh is left out.
         size: images along each side of the mesh.
         extent: (left, right, bottom, top) of the mesh's box; the inner 98 % of the data in each dimension unless given.
         class_names: K names, or the numbers from 0.
@@ -111,7 +111,7 @@ def _encoded(guide: Guide, x: Tensor, site: str) -> np.ndarray:
 def _box(points: np.ndarray, extent: Box | None) -> Box:
     if extent is None:
         low, high = np.quantile(points, [0.01, 0.99], axis=0)
-        low, high = np.where(high - low > 1e-6, (low, high), (low - 1, high + 1))  # a latent that never varies
+        low, high = np.where(high - low > 1e-6, (low, high), (low - 1, high + 1))  # where a latent never varies
         return float(low[0]), float(high[0]), float(low[1]), float(high[1])
     left, right, bottom, top = extent
     if not (left < right and bottom < top):

@@ -1,4 +1,4 @@
-"""A posterior that one can see: p(z | x, y) of a two-dimensional z by brute force, and what guides make of it."""
+"""The posterior p(z | x, y) of a two-dimensional z, computed on a grid, and the approximations of it by guides."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,9 +18,9 @@ from .common import new_figure, to_numpy
 from .mesh import Box
 
 DRAWS = 4000  # of each guide, for its KL and the extent of the axes
-MASSES = (0.9, 0.5, 0.1)  # that the contours hold
+MASSES = (0.9, 0.5, 0.1)  # parts of a guide's mass that its contours enclose
 REACH = 4.0  # standard deviations of a flow's base that its grid covers
-PLAIN = 12.0  # nats below its top at which the posterior is taken to end
+DEPTH = 12.0  # nats below its maximum at which the posterior counts as zero
 
 
 class Posterior(NamedTuple):
@@ -48,9 +48,10 @@ def posterior_2d(
 
         p(z | x, y) = p(x, y, z) / ∫ p(x, y, z) dz          the integral as a sum over the grid
 
-    A line of panels for each row of x, the first without a guide. Contours hold 10, 50 and 90 % of a guide's mass; a
-    title gives KL(q ‖ p) in nats, the gap that this guide leaves between the bound and log p(x, y). The density of a
-    flow, which many cannot tell of a given z, is found by pushing a grid of its base forward.
+    Each row of x has a line of panels, of which the first shows the posterior alone. Contours enclose 10, 50 and 90 %
+    of a guide's mass; a title gives KL(q ‖ p) in nats, the gap that this guide leaves between the bound and
+    log p(x, y). As many flows cannot compute the density of a given z, a flow's density is computed by pushing a grid
+    of its base forward.
 
     Args:
         model: p whose only continuous latent is a z of two dimensions.
@@ -58,8 +59,8 @@ def posterior_2d(
         x: (N, D) rows, few of them, on the model's device.
         y: one-hot (N, K), for a model with classes.
         size: points along each side of a grid.
-        shown: draws of each guide that are shown.
-        extent: (left, right, bottom, top) of the panels; without it, where posterior and guides have their mass.
+        shown: how many draws of each guide are shown.
+        extent: (left, right, bottom, top) of the panels; unless given, they hold the mass of posterior and guides.
         row_names: a name for each row of x.
 
     Raises:
@@ -96,7 +97,7 @@ def _draw_line(
     shown: int,
     extent: Box | None,
 ) -> None:
-    """The posterior of one row, and every guide's."""
+    """Draw the posterior of one row, and every guide's approximation of it."""
     found = {name: _latent(guide, x, y) for name, guide in guides.items()}
     draws = {name: _draws(q) for name, q in found.items()}
     p = _posterior(model, x, y, torch.cat([z for z, _ in draws.values()]), size)
@@ -129,12 +130,12 @@ def _draws(q: Any) -> tuple[Tensor, Tensor]:
 
 
 def _posterior(model: Model, x: Tensor, y: Tensor | None, draws: Tensor, size: int) -> Posterior:
-    """The posterior on a grid over where it has its mass, and the guides theirs."""
+    """The posterior on a grid that covers its mass and that of the guides."""
     box = torch.stack([draws.new_full((2,), -6.0), draws.new_full((2,), 6.0)])
-    for _ in range(3):  # closer to where the mass is in each round
+    for _ in range(3):  # each round narrows the box to the mass
         grid = _grid(box[0], box[1], size)
         log_joint = _log_joint(model, x, y, grid)
-        inside = grid[log_joint > log_joint.max() - PLAIN]
+        inside = grid[log_joint > log_joint.max() - DEPTH]
         margin = 2 * (box[1] - box[0]) / size
         box = torch.stack([inside.amin(0) - margin, inside.amax(0) + margin])
     low, high = draws.quantile(0.005, 0), draws.quantile(0.995, 0)
@@ -192,7 +193,7 @@ def _draw_posterior(panels: Sequence[Axes], p: Posterior, extent: Box | None) ->
 
 
 def _contours(axes: Axes, points: Tensor, log_density: Tensor, mass: Tensor) -> None:
-    """Lines that hold MASSES of the distribution, on a grid that may be curved."""
+    """Contours that enclose MASSES of the distribution; the grid may be curved."""
     order = log_density.flatten().argsort(descending=True)
     held = mass.flatten()[order].cumsum(0)
     levels = [log_density.flatten()[order][int((held < part).sum().clamp(max=len(held) - 1))].item() for part in MASSES]

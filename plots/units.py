@@ -48,7 +48,7 @@ def unit_kl(kls: Mapping[str, Tensor], *, threshold: float = 0.01) -> Figure:
         axes = figure.add_subplot(1, len(kls), index + 1)
         heights = np.sort(to_numpy(values))[::-1]
         _bars(axes, heights, "C0")
-        _plain(axes, len(heights))
+        _frameless(axes, len(heights))
         if not heights.any():
             axes.set_ylim(0, threshold or 1)  # a latent that collapsed
         active = (heights > threshold).sum()
@@ -67,7 +67,7 @@ def cluster_kl(
 ) -> Figure:
     """KL(q(z_i | x, y*) ‖ p(z_i | y*)) in every cluster y*, the units that carry most first: one panel a cluster.
 
-    All panels have one scale. A cluster without rows says so.
+    All panels have one scale. The panel of a cluster without rows says so.
 
     Args:
         kls: (K, L) nats of `inference.unit_kl_by_cluster`, or (K, C, L), whose bars are stacked by true class.
@@ -162,7 +162,7 @@ def _panels(heights: np.ndarray) -> Figure:
 def _bars(
     axes: Axes, heights: np.ndarray, colour: str, label: str | None = None, bottoms: np.ndarray | None = None
 ) -> None:
-    """One bar a unit, numbered from 1, as one artist: thirty panels of stacks hold thousands of bars."""
+    """One bar a unit, numbered from 1, all as one artist, since thirty panels of stacks hold thousands of bars."""
     units = np.arange(1, len(heights) + 1)
     half = 0.4 if len(units) <= MOST_UNITS_WITH_GAPS else 0.5
     edges = np.stack([units - half, units + half], 1).ravel()
@@ -171,7 +171,7 @@ def _bars(
     axes.stairs(values + lower, edges, baseline=lower, fill=True, color=colour, label=label)
 
 
-def _plain(axes: Axes, num_units: int) -> None:
+def _frameless(axes: Axes, num_units: int) -> None:
     """Units from 1 to the last across, no frame."""
     axes.set_xlim(0.4, num_units + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
@@ -181,7 +181,7 @@ def _plain(axes: Axes, num_units: int) -> None:
 
 def _stack(axes: Axes, heights: np.ndarray, title: str) -> None:
     """Bars (C, units), one class upon the other."""
-    _plain(axes, heights.shape[1])
+    _frameless(axes, heights.shape[1])
     axes.set_title(title, fontsize="small")
     if np.isnan(heights).any():
         axes.text(0.5, 0.5, "no rows", transform=axes.transAxes, ha="center", va="center", color="0.5")
@@ -246,7 +246,7 @@ def _profile(axes: Axes, pairs: np.ndarray) -> None:
     """The largest and the mean over the pairs (pairs, L) of every unit."""
     _bars(axes, pairs.max(0), "C0", "largest of all pairs")
     _bars(axes, pairs.mean(0), "C1", "mean of all pairs")
-    _plain(axes, pairs.shape[1])
+    _frameless(axes, pairs.shape[1])
     axes.set_ylabel("KL in nats")
     axes.set_box_aspect(0.8)
     axes.set_title("Where components differ, unit by unit", fontsize="medium")
