@@ -11,9 +11,9 @@ def mend_torchvision() -> None:
 
     A CUDA build of torchvision beside a CPU-only PyTorch cannot load its compiled operators, and then fails to import
     ("operator torchvision::nms does not exist", pytorch/vision issue 9085). Lightning fails with it, since torchmetrics
-    imports torchvision wherever it is installed. Data sets and transforms need none of these operators, so their names
-    are declared and stay without code. Does nothing where torchvision works or is not installed. The import brings
-    sympy, which adds a warning filter; afterwards the filters are as they were.
+    imports torchvision wherever it is installed. Data sets and transforms need none of these operators, so they are
+    declared without an implementation. Where torchvision works or is not installed, nothing is done. Importing it also
+    imports sympy, which adds a warning filter, so the filters are restored afterwards.
     """
     try:
         with warnings.catch_warnings():
@@ -28,7 +28,7 @@ def mend_torchvision() -> None:
 
 @cache
 def _declare_operators() -> torch.library.Library:
-    """The library has to stay alive for its declarations to hold, hence the cache."""
+    """The library with the declared operators; it is cached because they vanish when it is garbage-collected."""
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -8,7 +8,7 @@ from pathlib import Path
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Calls `write(temporary)` and then gives the finished file the name `path`.
 
-    A process that is killed leaves the old file or the new one, never a part. Missing folders are made.
+    A process that is killed leaves the old file or the new one, never a part of it. Missing folders are made.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

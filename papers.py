@@ -1,7 +1,7 @@
-"""The one table of papers: each row builds a model's objective, model and guide together, with its paper's settings.
+"""The one table of papers: each row builds an objective together with its model and guide, with the paper's settings.
 
-The papers weigh sums over rows, an objective here weighs means. Divided by N_u, the number of unlabelled rows, a sum
-over the unlabelled rows is a mean, and what stands beside it becomes a weight of a mean:
+The papers weigh sums over rows, an objective here weighs means. Dividing J by N_u, the number of unlabelled rows, turns
+the sum over the unlabelled rows into a mean, and the sum over the labelled rows into a weighted mean:
 
     J = Σ_u U + Σ_l L + α mean_l log q   →   J / N_u = mean_u U + (N_l / N_u) mean_l L + (α / N_u) mean_l log q
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from .checks import check_counts
 from .distributions import (
     FLOWS,
     BoundedNormalNet,
@@ -40,10 +41,10 @@ from .models import (
     SimplifiedLatentClassifier,
 )
 
-# Weights of our own, chosen for M2 on the validation images of MNIST with a hundred labels, at a learning rate of 3e-3.
+# No paper's weights: chosen for M2 on the validation images of MNIST with a hundred labels, at a learning rate of 3e-3.
 SEMI_SUPERVISED_WEIGHTS = {"labelled_weight": 0.1, "classification_weight": 50.0}
-SEMI_UNSUPERVISED_WEIGHTS = {"labelled_weight": 1.0, "classification_weight": 1.1}  # of the authors' code
-THESIS_SCALE = 0.2  # σ of p(x | ·): the thesis fixes it and does not say to what; chosen on the validation digits
+SEMI_UNSUPERVISED_WEIGHTS = {"labelled_weight": 1.0, "classification_weight": 1.1}  # those of the authors' code
+THESIS_SCALE = 0.2  # σ of p(x | ·), which the thesis fixes without saying to what; chosen on the validation digits
 AUXILIARY = {"hidden": (500, 500), "activation": "relu", **SEMI_SUPERVISED_WEIGHTS}
 MIXTURE = {"hidden": (500, 500), "activation": "relu", **SEMI_UNSUPERVISED_WEIGHTS}
 OBJECTIVE = ("labelled_weight", "classification_weight", "num_samples", "averaged_classifier")
@@ -56,7 +57,7 @@ class Paper:
     """A row of the table.
 
     Attributes:
-        name: its key.
+        name: its key in `PAPERS`.
         title: title, authors and year of the paper.
         arxiv: arXiv number; None for a thesis or a paper that is known by its title.
         classifies: whether the guide has `classify`.
@@ -86,8 +87,8 @@ def build_m1(x_dim: int, y_dim: int | None = None, *, num_samples: int = 1, **ne
 def build_m2(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
     """M2 with its classifier.
 
-    The default weights are ours. Jurasiński's thesis has 1 and α = 1 on means over batches of 100 + 100; `weights_m2`
-    gives those of the paper.
+    The default weights are `SEMI_SUPERVISED_WEIGHTS`. Jurasiński's thesis has 1 and α = 1 on means over batches of
+    100 + 100; `weights_m2` gives those of the paper.
     """
     return _semi_supervised(M2, M2Guide, x_dim, y_dim, {**SEMI_SUPERVISED_WEIGHTS, **settings})
 
@@ -98,7 +99,7 @@ def build_m1_m2(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
 
 
 def build_m2_adversarial(x_dim: int, y_dim: int, *, adversary_weight: float = 1.0, **settings: Any) -> AdversarialELBO:
-    """M2 whose z is to hide the class from an adversary: one more classifier, of z, with M2's hidden layers."""
+    """M2 whose z has to hide the class from an adversary, a second classifier, which reads z and has M2's layers."""
     m2 = build_m2(x_dim, y_dim, **settings)
     names = ("hidden", "activation")
     adversary = CategoricalNet((m2.model.z_dim,), y_dim, **{name: settings[name] for name in names if name in settings})
@@ -188,7 +189,7 @@ def build_simplified(
     num_samples: int = 1,
     **networks: Any,
 ) -> SemiSupervisedELBO:
-    """The thesis' simplified model; y, on which x does not depend, is summed to one wherever it is unknown."""
+    """The thesis' simplified model. An unknown y sums to one, since x does not depend on it."""
     model_only, guide_only, shared = _parts(_thesis_likelihood(networks))
     model = SimplifiedLatentClassifier.build(x_dim, y_dim, zy_dim=zy_dim, **shared, **model_only)
     guide = LatentClassifierGuide.build(x_dim, model.p_y, zy_dim=zy_dim, tight=True, **shared, **guide_only)
@@ -196,7 +197,7 @@ def build_simplified(
 
 
 def _thesis_likelihood(networks: dict[str, Any]) -> dict[str, Any]:
-    """With the fixed σ, where the likelihood is normal and none is given."""
+    """The keywords, with the fixed σ added where the likelihood is normal and no σ is given."""
     normal = networks.get("likelihood", "normal") == "normal"
     return {"scale": THESIS_SCALE, **networks} if normal else networks
 
@@ -204,7 +205,10 @@ def _thesis_likelihood(networks: dict[str, Any]) -> dict[str, Any]:
 def build_appendix_c(
     x_dim: int, y_dim: int, *, z_dim: int = 50, zy_dim: int | None = None, **settings: Any
 ) -> SemiSupervisedELBO:
-    """The simplified model's special case: p(y | z_y) and q(z_u | z_y, x) q(z_y | x); z_y is a fifth of z."""
+    """The simplified model's special case: p(y | z_y) and q(z_u | z_y, x) q(z_y | x).
+
+    The width of z_y is a fifth of that of z unless given.
+    """
     return build_simplified(
         x_dim, y_dim, z_dim=z_dim, zy_dim=max(1, z_dim // 5) if zy_dim is None else zy_dim, **settings
     )
@@ -222,7 +226,7 @@ def build_untapped(
     y_prior: Any = None,
     **objective: Any,
 ) -> InvertedELBO:
-    """Untapped: M2 with z in a box, and the reverse process of the same networks. `hidden` sets all hidden layers.
+    """Untapped: M2 with z in a box, and the reverse process, of the same networks. `hidden` sets all hidden layers.
 
     Raises:
         ValueError: a likelihood other than "bernoulli", as the reverse process has a binary x, or a flow without an
@@ -230,15 +234,15 @@ def build_untapped(
     """
     if likelihood != "bernoulli":
         raise ValueError(
-            f"untapped needs likelihood='bernoulli', got {likelihood!r}: its reverse process has a binary x"
+            f"likelihood must be 'bernoulli' for untapped, got {likelihood!r}; its reverse process has a binary x"
         )
     box = (z_dim, -half_width, half_width)
     chosen, objective = _split(objective, *POSTERIOR)
     flow = chosen.get("flow")
     if flow in FLOWS and not FLOWS[flow].invertible:
         others = ", ".join(name for name, family in FLOWS.items() if family.invertible)
-        raise ValueError(f"untapped scores values of z that the flow did not draw, and {flow!r} cannot; choose one of "
-                         f"{others}")  # fmt: skip
+        raise ValueError(f"flow must have an inverse for untapped, which scores values of z that it did not draw, got "
+                         f"{flow!r}; choose one of {others}")  # fmt: skip
 
     def layers(*widths: int) -> dict[str, Any]:
         return {"hidden": widths if hidden is None else hidden, "activation": activation}
@@ -276,13 +280,13 @@ def posterior(
     flow_amortised: bool = False,
     rank: int | None = None,
 ) -> Callable[..., nn.Module]:
-    """What makes the q of continuous latents: `NormalNet`, `LowRankNormalNet` of a rank, or `FlowNet` with a flow.
+    """The constructor of the continuous latents' q: `NormalNet`, `LowRankNormalNet` of a rank, or `FlowNet` of a flow.
 
     Raises:
         ValueError: a flow and a rank.
     """
     if flow is not None and rank is not None:
-        raise ValueError(f"a posterior has a flow or a rank, got flow={flow!r} and rank={rank}; leave one out")
+        raise ValueError(f"flow or rank must be None, got flow={flow!r} and rank={rank!r}; leave one out")
     if flow is not None:
         return partial(FlowNet, flow=flow, length=flow_length, amortised=flow_amortised)
     return NormalNet if rank is None else partial(LowRankNormalNet, rank=rank)
@@ -292,7 +296,7 @@ def posterior(
 
 
 def weights_m1(n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int) -> dict[str, float]:
-    """No weight: there is one term."""
+    """No weight, since there is one term only."""
     return {}
 
 
@@ -314,9 +318,9 @@ def weights_adgm(
 ) -> dict[str, float]:
     """J = Σ_u U + Σ_l L + α Σ_l log q(y | x), α = beta · (N_l + N_u) / N_l (arXiv:1704.00637, section 4).
 
-    α Σ_l = beta · N · mean_l: this is M2's formula. The papers at hand do not give beta; 0.1 is that of the authors'
-    SDGM code. (That code has means over batches of 100 + 100 instead,
-    which are labelled_weight = 1 and classification_weight = beta · N / N_l = 60.)
+    As α Σ_l = beta · N · mean_l, this is M2's formula. The papers do not give beta; 0.1 is that of the authors' SDGM
+    code. (That code has means over batches of 100 + 100 instead, which are labelled_weight = 1 and
+    classification_weight = beta · N / N_l = 60.)
     """
     return weights_m2(n_labelled, n_unlabelled, labelled_batch, unlabelled_batch, alpha=beta)
 
@@ -346,7 +350,7 @@ def weights_simplified(
 ) -> dict[str, float]:
     """As `weights_latent_classifier`, with the λ that is best in the thesis' Table 1 for the simplified model.
 
-    It has none for Appendix C.
+    The thesis gives no λ for Appendix C, which has the same here.
     """
     return {"labelled_weight": lam}
 
@@ -366,7 +370,7 @@ def weights_cagem(
 ) -> dict[str, float]:
     """I = Σ_u F + α Σ_l [log q(y | x) + log p(y | x)], α = beta · (N_l + N_u) / N_l (section 4; beta is not given).
 
-    α Σ_l = beta · N · mean_l, and divided by N_u: classification_weight = beta · (N_l + N_u) / N_u.
+    As α Σ_l = beta · N · mean_l, dividing by N_u gives classification_weight = beta · (N_l + N_u) / N_u.
     """
     _check_rows(n_labelled, n_unlabelled)
     return {"classification_weight": beta * (n_labelled + n_unlabelled) / n_unlabelled}
@@ -390,28 +394,30 @@ def semi_unsupervised_prior(num_classes: int, hidden_classes: Collection[int], e
 
     Args:
         num_classes: how many true classes the data have.
-        hidden_classes: those of them that have no label.
-        extra_classes: how many components there are beyond the classes.
+        hidden_classes: the true classes that have no label.
+        extra_classes: how many components there are beyond the true classes.
 
     Raises:
         ValueError: a hidden class that is not a class, or a negative number of extra ones.
     """
     hidden = set(hidden_classes)
-    if not hidden <= set(range(num_classes)) or extra_classes < 0:
-        raise ValueError(
-            f"hidden_classes must be among 0 to {num_classes - 1} and extra_classes not negative, "
-            f"got {sorted(hidden)} and {extra_classes}"
-        )
+    check_counts(0, extra_classes=extra_classes)
+    if not hidden <= set(range(num_classes)):
+        raise ValueError(f"hidden_classes must be among 0 to {num_classes - 1}, got {sorted(hidden)}")
     if extra_classes and not hidden:
-        raise ValueError("extra_classes have no mass without hidden classes; leave the prior uniform")
+        raise ValueError(
+            f"extra_classes must be 0 without hidden classes, as they would have no mass, got {extra_classes!r}; leave "
+            "the prior uniform"
+        )
     others = len(hidden) / (num_classes * (extra_classes + len(hidden))) if hidden else 0.0
     known = [others if k in hidden else 1 / num_classes for k in range(num_classes)]
     return known + [others] * extra_classes
 
 
 def _check_rows(n_labelled: int, n_unlabelled: int) -> None:
-    if n_labelled < 0 or n_unlabelled < 1:
-        raise ValueError(f"the weights need unlabelled rows, got {n_labelled} labelled and {n_unlabelled} unlabelled")
+    check_counts(0, n_labelled=n_labelled)
+    if n_unlabelled < 1:
+        raise ValueError(f"n_unlabelled must be at least 1, got {n_unlabelled!r}; the weights need unlabelled rows")
 
 
 def _split(settings: dict[str, Any], *names: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -20,7 +20,7 @@ def from_npz(path: Path) -> Dataset:
     """A data set from the arrays ``x``, ``y``, ``x_test`` and ``y_test`` of an archive (see ``load``)."""
     arrays = read_npz(path, ("x", "y", "x_test", "y_test"))
     if "x" not in arrays:
-        raise ValueError(f"{path}: no array 'x' in it; write it with numpy.savez(path, x=..., y=...).")
+        raise ValueError(f"{path} must hold an array 'x', got none; write it with numpy.savez(path, x=..., y=...)")
     _check_pairs(path, arrays)
     x, y = _rows(path, "x", arrays), _labels(path, "y", arrays)
     if "x_test" in arrays:
@@ -35,28 +35,34 @@ def from_npz(path: Path) -> Dataset:
 
 def _check_pairs(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     if "y_test" in arrays and not {"y", "x_test"} <= set(arrays):
-        raise ValueError(f"{path}: expected y_test only together with y and x_test, got {sorted(arrays)}.")
+        raise ValueError(
+            f"{path} must hold y_test only together with y and x_test, got {sorted(arrays)}; add them, or leave y_test "
+            "out"
+        )
     if {"y", "x_test"} <= set(arrays) and "y_test" not in arrays:
-        raise ValueError(f"{path}: expected x_test only together with y_test (y has labels), got {sorted(arrays)}.")
+        raise ValueError(
+            f"{path} must hold x_test only together with y_test, since it has y, got {sorted(arrays)}; add y_test, or "
+            "leave x_test out"
+        )
 
 
 def _check_test(path: Path, arrays: dict[str, NDArray[Any]], test: Split) -> None:
     expected, found = arrays["x"].shape[1:], arrays["x_test"].shape[1:]
     if expected != found:
-        raise ValueError(f"{path}: x_test: expected rows of shape {expected}, as in x, got {found}.")
+        raise ValueError(f"{path}: x_test must have rows of shape {expected}, as x has, got {found}")
     unknown = int((test.y < 0).sum())
     if "y_test" in arrays and unknown:
-        raise ValueError(f"{path}: y_test: expected a class for every row, got {unknown} of -1; move these rows to x.")
+        raise ValueError(f"{path}: y_test must give every row a class, got {unknown} of -1; move these rows to x")
 
 
 def _rows(path: Path, key: str, arrays: dict[str, NDArray[Any]]) -> Tensor:
     """Rows of any shape, flattened to (N, D) float32."""
     array = arrays[key]
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"{path}: {key}: expected numbers, got {array.dtype}.")
+        raise ValueError(f"{path}: {key} must be numbers, got {array.dtype}")
     if array.ndim < 2 or not array.size:
-        raise ValueError(f"{path}: {key}: expected shape (N, D) or (N, ...), not empty, got {array.shape}.")
-    with np.errstate(over="ignore"):  # too large for float32: infinite, and refused below
+        raise ValueError(f"{path}: {key} must be of shape (N, D) or (N, ...) and not empty, got {array.shape}")
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is refused below
         x = torch.from_numpy(array.reshape(len(array), -1).astype(np.float32))
     finite_rows(f"{path}: {key}", x)
     return x

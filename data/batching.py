@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .checks import classes, generator, labels, matrix, probabilities, whole_number
+from ..checks import check_counts
+from .checks import classes, generator, labels, matrix, probabilities
 from .images import bernoulli
 
 Batch = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -19,8 +20,8 @@ Batch = tuple[Tensor | None, Tensor | None, Tensor | None]
 class Batches:
     """An iterable of ``(x_labelled (n, D), y_labelled one-hot (n, K), x_unlabelled (m, D))``; made by ``batches``.
 
-    Each iteration is one pass over the unlabelled rows in a new random order. The labelled rows go round in shuffled
-    passes of their own, which begin anew with each iteration. Labels of unlabelled rows are not stored.
+    Each iteration is one pass over the unlabelled rows in a new random order. The labelled rows repeat in shuffled
+    passes of their own, which start anew with each iteration. Labels of unlabelled rows are not stored.
 
     Attributes:
         num_labelled: rows in the labelled stream, N_l.
@@ -28,9 +29,10 @@ class Batches:
         num_classes: K.
         labelled_batch_size: n; 0 where there is no labelled stream.
         unlabelled_batch_size: m.
-        binarize: whether each batch is a new draw.
-        seed: of the generator.
-        fingerprint: equal for equal rows with equal labels, so that a run is not resumed with others.
+        binarize: whether each batch is a new draw from Bern(x).
+        transform: the name of the function that is applied to each batch's rows; None where there is none.
+        seed: the seed of the random generator.
+        fingerprint: a checksum of the rows and labels, so that a run is not resumed with other data.
     """
 
     declared_settings = (
@@ -51,7 +53,7 @@ class Batches:
         transform: Callable[[Tensor], Tensor] | None = None,
         seed: int = 0,
     ) -> None:
-        """Take parts that ``batches`` has checked: row numbers, and the labelled rows' labels as one-hot (N_l, K)."""
+        """Take what ``batches`` has checked: row numbers, and the labelled rows' labels as one-hot (N_l, K)."""
         self.num_labelled, self.num_classes = labels.shape
         self.num_unlabelled = len(unlabelled_rows)
         self.labelled_batch_size, self.unlabelled_batch_size = labelled_batch_size, unlabelled_batch_size
@@ -59,7 +61,7 @@ class Batches:
         self._labelled_rows, self._unlabelled_rows = labelled_rows, unlabelled_rows
         self.binarize, self.seed = binarize, seed
         named = getattr(transform, "__name__", type(transform).__name__)
-        self.transform = named if transform is not None else None  # so that a run is not resumed with another
+        self.transform = named if transform is not None else None  # a resumed run compares it
         self._transform = transform
         self.fingerprint = _fingerprint(x, labels, labelled_rows, unlabelled_rows)
         self._random = generator(seed)
@@ -81,19 +83,19 @@ class Batches:
             yield x_labelled, y_labelled, x_unlabelled
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Where the random generator stands: taken between two passes, it makes the next pass repeatable."""
+        """The state of the random generator. Taken between two passes, it makes the next pass repeatable."""
         return {"generator": self._random.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a ``state_dict()``.
+        """Continue from a ``state_dict()``.
 
         Raises:
-            ValueError: the state is not one of a generator.
+            ValueError: the state is not that of a generator.
         """
         try:
             self._random.set_state(state["generator"].cpu())
         except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-            raise ValueError(f"state: expected what state_dict() returned, got {state!r:.80}.") from error
+            raise ValueError(f"state must be what state_dict() returned, got {state!r:.80}") from error
 
     def _unlabelled(self) -> Iterable[Tensor | None]:
         if not self.num_unlabelled:
@@ -102,7 +104,7 @@ class Batches:
         return self._unlabelled_rows[order].split(self.unlabelled_batch_size)
 
     def _labelled(self) -> Iterable[Tensor | None]:
-        """Positions among the labelled rows: as many passes as it takes, or one where nothing is unlabelled."""
+        """Positions among the labelled rows: a batch for each unlabelled batch; one pass where no row is unlabelled."""
         if not self.num_labelled:
             return repeat(None, len(self))
         wanted = len(self) * self.labelled_batch_size if self.num_unlabelled else self.num_labelled
@@ -131,10 +133,10 @@ def batches(
 ) -> Batches:
     """Batches for a semi-supervised objective, each ``(x_labelled, y_labelled one-hot, x_unlabelled)``.
 
-    A pass goes once over the unlabelled rows, shuffled; its last batch may be smaller. The labelled rows go round
-    beside it, in batches of exactly ``labelled_batch_size``, even if there are fewer labelled rows. Where no row is
-    unlabelled, ``x_unlabelled`` is None and a pass goes once over the labelled rows. Order and binarisation depend on
-    ``seed`` and the number of the pass, and on nothing else.
+    A pass goes once over the unlabelled rows, shuffled; its last batch may be smaller. Meanwhile the labelled rows
+    repeat in batches of exactly ``labelled_batch_size``, even if there are fewer labelled rows. Where no row is
+    unlabelled, ``x_unlabelled`` is None and a pass goes once over the labelled rows. Order and binarisation depend
+    only on ``seed`` and the number of the pass.
 
     Args:
         x: floating, (N, D), a tensor, or an array, which is converted to PyTorch's default type.
@@ -143,9 +145,9 @@ def batches(
         unlabelled_batch_size: m.
         include_labelled: the unlabelled stream has the labelled rows too (their x, not their labels).
         binarize: each batch is a new draw from Bern(x).
-        transform: what becomes of the rows of every batch, such as a draw from distributions that they describe; its
-            own noise comes from PyTorch's global generator.
-        seed: of the batches' own generator.
+        transform: a function of the rows of every batch, such as a draw from distributions that the rows describe; its
+            noise comes from PyTorch's global generator.
+        seed: seed of the batches' own generator.
         num_classes: K; the largest label plus one where not given.
         hidden_classes: the classes that are meant to have no label.
 
@@ -162,12 +164,13 @@ def batches(
     >>> [[part.shape[0] for part in batch] for batch in data]
     [[2, 2, 5], [2, 2, 3]]
     """
-    n = whole_number("labelled_batch_size", labelled_batch_size)
-    m = whole_number("unlabelled_batch_size", unlabelled_batch_size, minimum=1)
+    check_counts(0, labelled_batch_size=labelled_batch_size)
+    check_counts(unlabelled_batch_size=unlabelled_batch_size)
+    n, m = int(labelled_batch_size), int(unlabelled_batch_size)
     given = x
     x = matrix("x", given)
     if not isinstance(given, Tensor):
-        x = x.to(torch.get_default_dtype())  # NumPy's numbers are double, networks are not
+        x = x.to(torch.get_default_dtype())  # NumPy's default is float64, that of networks float32
     y = torch.full((len(x),), -1) if y is None else labels("y", y, length=len(x))
     k = _num_classes(y, num_classes)
     hidden = classes("hidden_classes", hidden_classes, known=range(k))
@@ -200,21 +203,30 @@ def _num_classes(y: Tensor, num_classes: int | None) -> int:
     largest = int(y.max())
     if num_classes is None:
         return largest + 1
-    if largest >= whole_number("num_classes", num_classes):
-        raise ValueError(f"y: expected labels 0..{num_classes - 1}, or -1, got {largest}; num_classes={num_classes}.")
+    check_counts(0, num_classes=num_classes)
+    if largest >= num_classes:
+        raise ValueError(f"num_classes must be above {largest}, the largest class in y, got {num_classes!r}")
     return int(num_classes)
 
 
 def _check_coverage(y: Tensor, num_classes: int, hidden: set[int]) -> None:
-    """Each class has a label or is hidden, not both."""
+    """Raise ValueError unless each class either has a labelled row or is hidden."""
     labelled = set(y[y >= 0].tolist())
     if not labelled:
-        raise ValueError("y: no row is labelled; label some, or give labelled_batch_size=0 to learn without labels.")
+        raise ValueError(
+            "y must have a labelled row, got none; label some, or give labelled_batch_size=0 to learn without labels"
+        )
     if labelled & hidden:
-        raise ValueError(f"hidden_classes: class {min(labelled & hidden)} has labels in y; hide them with mask_labels.")
+        raise ValueError(
+            f"hidden_classes must have no labels in y, got class {min(labelled & hidden)}, which has some; hide them "
+            "with mask_labels"
+        )
     bare = sorted(set(range(num_classes)) - labelled - hidden)
     if bare:
-        raise ValueError(f"y: no labelled row in class {bare}; label some, or give hidden_classes={bare} if so meant.")
+        raise ValueError(
+            f"y must have a labelled row in every class, got none in {bare}; label some, or give "
+            f"hidden_classes={bare} if so meant"
+        )
 
 
 def _unlabelled_rows(y: Tensor, labelled_batch_size: int, include_labelled: bool) -> Tensor:
@@ -222,5 +234,8 @@ def _unlabelled_rows(y: Tensor, labelled_batch_size: int, include_labelled: bool
         return torch.arange(len(y))
     rows = (y < 0).nonzero().flatten()
     if not len(rows) and not labelled_batch_size:
-        raise ValueError("y: every row is labelled, and labelled_batch_size=0 leaves no batch; include_labelled=True?")
+        raise ValueError(
+            "y must have an unlabelled row with labelled_batch_size=0, got labels in every row; give "
+            "include_labelled=True to learn from these rows without their labels"
+        )
     return rows

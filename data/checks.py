@@ -1,4 +1,4 @@
-"""Checks at the boundary: what comes from a user is made a tensor, or refused with a ``ValueError`` that says why."""
+"""Checks of what a user passes: it becomes a tensor, or is refused with a ``ValueError`` that says why."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,30 +7,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import check_counts
+
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def whole_number(name: str, value: Any, *, minimum: int = 0) -> int:
-    """``value`` as an int of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise ValueError(f"{name}: expected a whole number of at least {minimum}, got {value!r}.")
-    return int(value)
-
-
 def generator(seed: int) -> torch.Generator:
-    """A generator of its own, so that nothing here reads or moves the global random state."""
-    if whole_number("seed", seed) >= 2**63:
-        raise ValueError(f"seed: expected a whole number below 2**63, got {seed}.")
+    """A new generator with this seed, so that nothing in ``data`` reads or changes the global random state."""
+    check_counts(0, seed=seed)
+    if seed >= 2**63:
+        raise ValueError(f"seed must be below 2**63, got {seed!r}")
     return torch.Generator().manual_seed(int(seed))
 
 
 def tensor(name: str, value: Any) -> Tensor:
-    """A tensor as it is (detached), an array of numbers as a copy: read-only and strided arrays are welcome."""
+    """A tensor, detached, or a copy of an array of numbers, which may therefore be read-only or strided."""
     if isinstance(value, Tensor):
         return value.detach()
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        raise ValueError(f"{name}: expected numbers, got an array of {array.dtype}; convert it first.")
+        raise ValueError(f"{name} must be numbers, got an array of {array.dtype}; convert it first")
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
 
 
@@ -39,11 +35,11 @@ def matrix(name: str, value: Any) -> Tensor:
     x = tensor(name, value)
     if x.ndim != 2 or x.dtype not in FLOATS:
         raise ValueError(
-            f"{name}: expected floating numbers of shape (N, D), got {x.dtype} of shape {tuple(x.shape)}; "
-            f"convert with {name}.reshape(len({name}), -1) and to float32."
+            f"{name} must be floating numbers of shape (N, D), got {x.dtype} of shape {tuple(x.shape)}; "
+            f"convert with {name}.reshape(len({name}), -1) and to float32"
         )
     if not x.numel():
-        raise ValueError(f"{name}: expected at least one row and one column, got shape {tuple(x.shape)}.")
+        raise ValueError(f"{name} must have at least one row and one column, got shape {tuple(x.shape)}")
     finite_rows(name, x)
     return x
 
@@ -53,8 +49,8 @@ def finite_rows(name: str, x: Tensor) -> None:
     bad = (~torch.isfinite(x).all(dim=1)).nonzero().flatten()
     if len(bad):
         raise ValueError(
-            f"{name}: {len(bad)} of {len(x)} rows hold NaN or infinity, the first is row {int(bad[0])}; "
-            "drop these rows or fill them in."
+            f"{name} must be finite, got NaN or infinity in {len(bad)} of {len(x)} rows, the first is row "
+            f"{int(bad[0])}; drop these rows or fill them in"
         )
 
 
@@ -62,8 +58,8 @@ def probabilities(name: str, x: Tensor) -> None:
     """Refuse numbers outside [0, 1], and NaN."""
     if not bool(((x >= 0) & (x <= 1)).all()):
         raise ValueError(
-            f"{name}: to binarise, expected values in [0, 1], got {float(x.min()):g} to {float(x.max()):g}; "
-            "scale it first (pixels of 0 to 255: divide by 255)."
+            f"{name} must lie in [0, 1] to be binarised, got values from {float(x.min()):g} to {float(x.max()):g}; "
+            "scale it first (pixels of 0 to 255: divide by 255)"
         )
 
 
@@ -72,21 +68,23 @@ def labels(name: str, value: Any, *, length: int | None = None) -> Tensor:
     y = tensor(name, value)
     if y.ndim != 1 or y.dtype == torch.bool or y.is_floating_point() or y.is_complex():
         raise ValueError(
-            f"{name}: expected integer labels of shape (N,), got {y.dtype} of shape {tuple(y.shape)}; "
-            "number the classes 0..K-1, with -1 for unlabelled rows."
+            f"{name} must be integer labels of shape (N,), got {y.dtype} of shape {tuple(y.shape)}; "
+            "number the classes 0..K-1, with -1 for unlabelled rows"
         )
     if length is not None and len(y) != length:
-        raise ValueError(f"{name}: expected one label for each of the {length} rows, got {len(y)}.")
+        raise ValueError(f"{name} must have one label for each of the {length} rows, got {len(y)}")
     y = y.cpu().long()
     if bool((y < -1).any()):
-        raise ValueError(f"{name}: expected classes from 0 up, or -1 for unlabelled, got {int(y.min())}.")
+        raise ValueError(f"{name} must hold classes from 0 up, or -1 where unlabelled, got {int(y.min())}")
     return y
 
 
 def classes(name: str, value: Iterable[int], *, known: Iterable[int]) -> set[int]:
     """A set of classes, all of them among ``known``."""
-    found = {whole_number(name, entry) for entry in value}
+    found = list(value)
+    for entry in found:
+        check_counts(0, **{name: entry})
     known = sorted(known)
-    if found - set(known):
-        raise ValueError(f"{name}: no class {min(found - set(known))}; there are {known}.")
-    return found
+    if unknown := set(found) - set(known):
+        raise ValueError(f"{name} must be among the classes {known}, got {min(unknown)!r}")
+    return {int(entry) for entry in found}

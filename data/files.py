@@ -27,7 +27,7 @@ def data_root(root: str | os.PathLike[str] | None) -> Path:
 def fetch(dataset: str, root: Path, needed: Iterable[Path], options: Sequence[Mapping[str, Any]] = ({},)) -> None:
     """Download with ``torchvision.datasets``, into ``root``, if one of the ``needed`` paths is missing.
 
-    torchvision is imported here alone, since its import is slow.
+    torchvision is imported only here, since its import is slow.
     """
     missing = [path for path in needed if not path.exists()]
     if not missing:
@@ -38,14 +38,14 @@ def fetch(dataset: str, root: Path, needed: Iterable[Path], options: Sequence[Ma
         for option in options:
             getattr(datasets, dataset)(str(root), download=True, **option)
         reason = "it is not there after the download either"
-    except Exception as error:  # an import, a network, a mirror, a disk: whatever it is, the remedy is the same
+    except Exception as error:  # whether the import, the network or the disk fails, the remedy is the same
         reason = f"torchvision could not download it: {type(error).__name__}: {error}"
     missing = [path for path in missing if not path.exists()]
     if missing:
         raise ValueError(
-            f"{missing[0]} is missing ({reason}). Put it there; or run {_calls(dataset, root, options)} on a machine "
-            "with a network and copy the folder; or point root= or the environment variable SEMIPYRO_DATA to a folder "
-            "that has it."
+            f"{missing[0]} is missing ({reason}); put it there, or run {_calls(dataset, root, options)} on a machine "
+            "with a network and copy the folder, or point root= or the environment variable SEMIPYRO_DATA to a folder "
+            "that has it"
         )
 
 
@@ -57,13 +57,13 @@ def _calls(dataset: str, root: Path, options: Iterable[Mapping[str, Any]]) -> st
 
 
 def read_npz(path: Path, keys: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """The arrays among ``keys`` that an archive holds, never unpickling anything.
+    """The arrays among ``keys`` that an archive holds; nothing is unpickled.
 
     Raises:
-        ValueError: no file, no archive, or an array that is damaged or holds Python objects.
+        ValueError: there is no file, it is no archive, or an array is damaged or holds Python objects.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; check the path.")
+        raise ValueError(f"{path} must be a file, got none; check the path")
     with _open_npz(path) as archive:
         return {key: _member(path, archive, key) for key in keys if key in archive.files}
 
@@ -74,7 +74,7 @@ def _open_npz(path: Path) -> Any:
             return np.load(path, allow_pickle=False)
     except (ValueError, zipfile.BadZipFile):
         pass
-    raise ValueError(f"{path}: not an .npz archive, or cut short; write it (again) with numpy.savez.")
+    raise ValueError(f"{path} must be an .npz archive, got another file or a part of one; write it with numpy.savez")
 
 
 def _member(path: Path, archive: Mapping[str, NDArray[Any]], key: str) -> NDArray[Any]:
@@ -82,8 +82,8 @@ def _member(path: Path, archive: Mapping[str, NDArray[Any]], key: str) -> NDArra
         return np.asarray(archive[key])
     except Exception as error:  # zipfile, zlib and NumPy each have errors of their own for damaged bytes
         raise ValueError(
-            f"{path}: the array {key!r} cannot be read ({error}); write the file again with numpy.savez, "
-            "from plain numbers without Python objects."
+            f"{path}: {key} must be an array that can be read, got {error}; write the file again with numpy.savez, "
+            "from numbers without Python objects"
         ) from error
 
 

@@ -58,7 +58,7 @@ def _split(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Split:
 
 
 def read_idx(path: Path, md5: str) -> NDArray[np.uint8]:
-    """The array of bytes in an IDX file: two zeros, the type (8), the number of axes, their lengths, the numbers.
+    """The array in an IDX file, which holds two zeros, the type (8), the number of axes, their lengths and the bytes.
 
     Raises:
         ValueError: the whole file's MD5 is not ``md5``.
@@ -67,8 +67,8 @@ def read_idx(path: Path, md5: str) -> NDArray[np.uint8]:
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
         raise ValueError(
-            f"{path}: expected a file with MD5 {md5}, got {len(content)} bytes with MD5 {found}: damaged or "
-            "incomplete; delete it and download it again."
+            f"{path} must be a file with MD5 {md5}, got {len(content)} bytes with MD5 {found}, damaged or "
+            "incomplete; delete it and download it again"
         )
     shape = np.frombuffer(content, dtype=">i4", count=content[3], offset=4)
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * content[3]).reshape(shape)

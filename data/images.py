@@ -1,4 +1,4 @@
-"""Pixels as probabilities: binarising them, and leaving out those that hardly vary."""
+"""Binarising pixels, which are read as probabilities, and leaving out those that hardly vary."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from .checks import generator, matrix, probabilities, tensor
 
 
 def binarize(x: Any, seed: int) -> Tensor:
-    """Draw b ~ Bern(x) once, with a seed of its own: for validation and test bounds that can be compared.
+    """Draw b ~ Bern(x) once, from a given seed, so that validation and test bounds can be compared between runs.
 
     Args:
         x: probabilities, such as grey pixels in [0, 1], of any shape.
@@ -26,7 +26,7 @@ def binarize(x: Any, seed: int) -> Tensor:
     """
     x = tensor("x", x)
     if not x.is_floating_point():
-        raise ValueError(f"x: expected floating probabilities, got {x.dtype}; divide pixels of 0 to 255 by 255.")
+        raise ValueError(f"x must be floating probabilities, got {x.dtype}; divide pixels of 0 to 255 by 255")
     probabilities("x", x)
     return bernoulli(x, generator(seed))
 
@@ -57,7 +57,8 @@ def pixel_filter(x: Any, threshold: float = 0.1) -> Tensor:
     tensor([ True, False])
     """
     x = matrix("x", x)
-    kept: Tensor = x.std(dim=0, correction=0) > threshold
+    spread = x.std(dim=0, correction=0)
+    kept: Tensor = spread > threshold
     if not kept.any():
-        raise ValueError(f"threshold: no pixel varies by more than {threshold!r}; lower it.")
+        raise ValueError(f"threshold must be below {spread.max():g}, by which a pixel varies most, got {threshold!r}")
     return kept

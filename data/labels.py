@@ -1,4 +1,4 @@
-"""Labels as people write them: of any type, and missing in more ways than one."""
+"""Labels as users write them: of any type, and missing ones in several spellings."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def known_labels(y: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-    """Where y has a label, (N,), and those labels.
+    """A mask, (N,), of the entries of y that are labels, and those labels.
 
-    -1, "-1", None, NaN and NaT are no labels.
+    -1, "-1", None, NaN and NaT stand for a missing label.
 
     Raises:
         ValueError: y is not one-dimensional, has numbers that are not classes, or labels of several types.
@@ -21,7 +21,7 @@ def known_labels(y: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         known = np.array([not _unknown(label) for label in given], dtype=np.bool_)
         labels = given[known].tolist()
         if len({isinstance(label, str) for label in labels}) > 1:
-            raise ValueError("y mixes strings and other labels; use labels of one type, and -1 or None where unknown")
+            raise ValueError("y must hold labels of one type, got strings and others; use -1 or None where unknown")
         return known, _classification_targets(np.array(labels))
     if given.dtype.kind in "mM":
         return ~np.isnat(given), given[~np.isnat(given)]

@@ -56,4 +56,4 @@ def load(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | No
     if name in FROM_FILES:
         return FROM_FILES[name](data_root(root))
     known = ", ".join([*BUILT_IN, *FROM_FILES])
-    raise ValueError(f"name_or_path: no data set {name!r}; there are {known}, or a path that ends in .npz.")
+    raise ValueError(f"name_or_path must be one of {known}, or a path that ends in .npz, got {name!r}")

@@ -1,12 +1,12 @@
-"""OMNIGLOT in 28x28, ink = 1, the 50 alphabets as classes, with a split of our own.
+"""OMNIGLOT in 28x28, ink = 1, the 50 alphabets as classes, in semipyro's own split.
 
 Each of the 1,623 characters was drawn by 20 people. Drawings 1-14 of every character are for training, 15 for
 validation and 16-20 for the test: 22,722, 1,623 and 8,115 images. The first two together are as many as the 24,345
-training images of Burda et al. (2015), arXiv:1509.00519, but they are not the same images, nor shrunk in the same way:
-say so beside a number.
+training images of Burda et al. (2015), arXiv:1509.00519, but they are other images, shrunk in another way. A number
+that is published beside theirs should say so.
 
 The 105x105 drawings come from ``ROOT/omniglot/omniglot105.npz``, or else from torchvision's images in
-``ROOT/omniglot-py``, downloaded if they are not there. What is made of them is kept in the user's cache folder.
+``ROOT/omniglot-py``, downloaded if they are not there. The shrunk images are kept in the user's cache folder.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ def shrink(images: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _shrink_all(blocks: Iterable[NDArray[Any]]) -> NDArray[np.uint8]:
-    return np.concatenate([shrink(block) for block in blocks])  # in blocks: all images at once are 1.4 GB of floats
+    return np.concatenate([shrink(block) for block in blocks])  # in blocks, since all images at once take 1.4 GB
 
 
 # The two sources
@@ -90,7 +90,7 @@ def _source(root: Path) -> Path:
 
 
 def read_drawings(source: Path) -> Drawings:
-    """Read and shrink the archive ``omniglot105.npz`` or torchvision's folder ``omniglot-py``: the same arrays.
+    """Read and shrink the archive ``omniglot105.npz`` or torchvision's folder ``omniglot-py``; both give equal arrays.
 
     Raises:
         ValueError: a file is damaged, or images are missing.
@@ -98,7 +98,7 @@ def read_drawings(source: Path) -> Drawings:
     drawings = _read_folder(source) if source.is_dir() else _read_archive(source)
     found = len(drawings["counts"])
     if found != NUM_IMAGES:
-        raise ValueError(f"{source}: expected {NUM_IMAGES} images, got {found}; delete it and download it again.")
+        raise ValueError(f"{source} must hold {NUM_IMAGES} images, got {found}; delete it and download it again")
     return drawings
 
 
@@ -106,7 +106,7 @@ def _read_archive(path: Path) -> Drawings:
     arrays = read_npz(path, ("images_packed", "alphabet", "drawer"))
     if len(arrays) != 3 or len({len(array) for array in arrays.values()}) != 1:
         found = {key: array.shape for key, array in arrays.items()}
-        raise ValueError(f"{path}: expected images_packed, alphabet and drawer of one length, got {found}.")
+        raise ValueError(f"{path} must hold images_packed, alphabet and drawer of one length, got {found}")
     blocks = np.array_split(arrays["images_packed"], 1 + len(arrays["drawer"]) // 1000)
     counts = _shrink_all(np.unpackbits(block, axis=2, count=SIDE) for block in blocks)
     return {"counts": counts, "alphabet": arrays["alphabet"], "drawer": arrays["drawer"]}
@@ -126,7 +126,7 @@ def _read_folder(folder: Path) -> Drawings:
 def _images(folder: Path) -> list[Path]:
     files = [file for half in HALVES for file in sorted((folder / half).glob("*/*/*_*.png"))]
     if not files:
-        raise ValueError(f"{folder}: no image there; delete it and download it again.")
+        raise ValueError(f"{folder} must hold images, got none; delete it and download it again")
     return files
 
 
@@ -137,9 +137,9 @@ def _read_image(path: Path) -> NDArray[np.bool_]:
         with Image.open(path) as image:
             ink = np.asarray(image.convert("L")) < 128
     except OSError as error:
-        raise ValueError(f"{path}: not a readable image ({error}); download it again.") from error
+        raise ValueError(f"{path} must be an image that can be read, got {error}; download it again") from error
     if ink.shape != (SIDE, SIDE):
-        raise ValueError(f"{path}: expected {SIDE}x{SIDE} pixels, got {ink.shape}; download it again.")
+        raise ValueError(f"{path} must be of {SIDE}x{SIDE} pixels, got {ink.shape}; download it again")
     return ink
 
 
@@ -169,7 +169,7 @@ def _fingerprint(source: Path) -> str:
 
 
 def _read_cache(path: Path, mark: str) -> Drawings | None:
-    """What is kept of a source; None where nothing is, or where it is damaged or of another source."""
+    """The cached images of a source; None where there are none, or they are damaged or of another source."""
     try:
         arrays = read_npz(path, ("counts", "alphabet", "drawer", "source"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Drawing rows class by class: the ground under label masks and held-out sets."""
+"""Drawing rows class by class, for label masks and held-out sets."""
 
 from collections.abc import Mapping
 
@@ -29,7 +29,7 @@ def pick(y: Tensor, sizes: Mapping[int, int], random: torch.Generator) -> Tensor
 
 
 def hold_out(x: Tensor, y: Tensor, *, fraction: float, random: torch.Generator) -> tuple[Split, Split]:
-    """What is kept and what is held out: ``fraction`` of each class, and one row at least where a class has two.
+    """The rows that are kept, and those held out: ``fraction`` of each class, at least one row where a class has two.
 
     Unlabelled rows are kept; where no row has a label, rows are drawn without regard to class.
     """
@@ -37,8 +37,8 @@ def hold_out(x: Tensor, y: Tensor, *, fraction: float, random: torch.Generator) 
     held = pick(y, {label: max(1, round(fraction * n)) for label, n in sizes.items() if n > 1}, random)
     if not held.any():
         raise ValueError(
-            "y: expected a class with two labelled rows, of which one can be held out for validation or test, but none "
-            "has more than one left; label more rows, or leave y out and learn without labels."
+            "y must have a class with two labelled rows, one of them to hold out for validation or test, got classes "
+            "that have one left at most; label more rows, or leave y out and learn without labels"
         )
     return Split(x[~held], y[~held]), Split(x[held], y[held])
 

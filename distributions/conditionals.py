@@ -13,6 +13,7 @@ from pyro.distributions import constraints, transforms
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..checks import check_counts, check_positive
 from .drawn import PushedForward
 from .mlp import MLP
 
@@ -39,7 +40,8 @@ class GreyBernoulli(dist.Bernoulli):
                 f"x must lie in [0, 1] under a Bernoulli likelihood, got values from {low:g} to {high:g}; "
                 "rescale x, or choose likelihood='normal'"
             )
-        return value * self.logits - functional.softplus(self.logits, threshold=40.0)  # beyond it, equal to rounding
+        # beyond the threshold log(1 + e^logit) rounds to the logit
+        return value * self.logits - functional.softplus(self.logits, threshold=40.0)
 
 
 class BernoulliNet(nn.Module):
@@ -57,16 +59,16 @@ class BernoulliNet(nn.Module):
 class NormalNet(nn.Module):
     """p(z | c) = N(z; μ(c), diag σ²(c)), μ and log(σ − 10⁻⁴) linear in the last hidden layer; or σ fixed to `scale`.
 
-    The weights of log σ start at zero, so that σ starts at 1 everywhere. Random ones give a few units a tiny σ, and
-    with two layers of latents, whose quadratic forms divide by it, that ends training in its first steps.
+    The weights of log σ start at zero, so that σ starts at 1 everywhere. Random weights would give a few units a tiny
+    σ. Two layers of latents have quadratic forms that divide by σ, and training would break in its first steps.
     """
 
     declared_settings = ("scale",)
 
     def __init__(self, in_dims: Sequence[int | None], dim: int, *, scale: float | None = None, **mlp: Any) -> None:
         super().__init__()
-        if scale is not None and not scale > 0:
-            raise ValueError(f"scale must be a positive standard deviation or None, got {scale}")
+        if scale is not None:
+            check_positive(scale=scale)
         self.scale = scale
         self.mlp = MLP(in_dims, dim if scale else 2 * dim, **mlp)
         if scale is None:
@@ -84,15 +86,14 @@ class NormalNet(nn.Module):
 class LowRankNormalNet(nn.Module):
     """q(z | c) = N(z; μ(c), W(c) W(c)ᵀ + diag σ²(c)), W with `rank` columns: a Gaussian whose units are correlated.
 
-    The weights of W start small: at W = 0 a bound has no gradient in W.
+    The weights of W start small but not at zero, because at W = 0 a bound has no gradient in W.
     """
 
     declared_settings = ("rank",)
 
     def __init__(self, in_dims: Sequence[int | None], dim: int, *, rank: int = 2, **mlp: Any) -> None:
         super().__init__()
-        if rank < 1:
-            raise ValueError(f"rank must be a positive number of columns, got {rank}")
+        check_counts(rank=rank)
         self.dim, self.rank = dim, rank
         self.mlp = MLP(in_dims, (2 + rank) * dim, **mlp)
         nn.init.zeros_(self.mlp.last.weight.data[dim : 2 * dim])
@@ -115,7 +116,7 @@ class BoundedNormalNet(nn.Module):
         dim: width of z.
         low: lower end of the box, for each unit.
         high: upper end.
-        unbounded: what draws z̃ in the Gaussian's place, called as `NormalNet` is, such as `FlowNet`.
+        unbounded: makes the conditional of z̃, called as `NormalNet` is; it may be `FlowNet`, for example.
         mlp: keywords of `MLP`.
     """
 
@@ -138,10 +139,10 @@ class BoundedNormalNet(nn.Module):
 
     def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
         """The distribution given the conditions."""
-        squash = transforms.SigmoidTransform(cache_size=1)  # a draw is scored by what it was made from
+        squash = transforms.SigmoidTransform(cache_size=1)  # the caches let a draw be scored without an inverse
         place = transforms.AffineTransform(self.low, self.high - self.low, cache_size=1)
         z = self.normal(*conditions)
-        if isinstance(z, dist.Independent):  # its units stay so
+        if isinstance(z, dist.Independent):  # the units stay independent
             return dist.TransformedDistribution(z.base_dist, [squash, place]).to_event(1)
         return dist.TransformedDistribution(z, [squash, place])
 
@@ -175,7 +176,7 @@ class StandardNormal(nn.Module):
 
 
 class ClosedUniform(dist.Uniform):
-    """The uniform distribution on the closed interval: a draw that was rounded onto `high` is inside."""
+    """The uniform distribution on the closed interval, so that a draw that was rounded to `high` is inside."""
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "ClosedUniform":
         """The same distribution with batch shape `batch_shape`."""
@@ -205,7 +206,7 @@ class UniformBox(nn.Module):
 
 def _check_range(low: float, high: float) -> None:
     if not low < high:
-        raise ValueError(f"low must be below high, got {low} and {high}")
+        raise ValueError(f"low must be below high, got {low!r} and {high!r}")
 
 
 LIKELIHOODS: dict[str, Callable[..., nn.Module]] = {"bernoulli": BernoulliNet, "normal": NormalNet}
@@ -274,7 +275,7 @@ def class_probabilities(prior: Tensor | Sequence[float] | None, num_classes: int
     if prior is None:
         return torch.full((num_classes,), 1.0 / num_classes)
     probabilities = torch.as_tensor(prior, dtype=torch.get_default_dtype())
-    sums_to_one = (probabilities.sum() - 1).abs() <= 1e-5  # NaN does not
+    sums_to_one = (probabilities.sum() - 1).abs() <= 1e-5  # false for NaN
     if probabilities.shape != (num_classes,) or (probabilities < 0).any() or not sums_to_one:
         raise ValueError(f"y_prior must be {num_classes} probabilities that sum to one, got {probabilities.tolist()}")
     return probabilities

@@ -1,4 +1,4 @@
-"""Distributions that score a draw by what it was made from."""
+"""Distributions that keep the log-density of their last draw, where computing it from the value alone is costly."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -16,10 +16,11 @@ class PushedForward(ABC):
 
 
 class ScoredAsDrawn(ABC):
-    """`rsample` keeps the last draw and its log-density; `log_prob` of that very tensor is the kept one.
+    """`rsample` keeps its draw and the draw's log-density, which `log_prob` of that very tensor returns.
 
-    So a draw can be scored where its density at a value from elsewhere is dear or out of reach. One that was drawn
-    without gradients is from elsewhere once they are on. To stand before a `TorchDistribution` among the bases.
+    A draw can therefore be scored even where the density of any other value is costly or cannot be computed. A draw
+    that was made without gradients counts as any other value once gradients are on. Among a class's bases, this one
+    comes before `TorchDistribution`.
     """
 
     has_rsample = True
@@ -31,7 +32,7 @@ class ScoredAsDrawn(ABC):
 
     @abstractmethod
     def score(self, value: Tensor) -> Tensor:
-        """The log-density, in nats, of a value from elsewhere."""
+        """The log-density, in nats, of a value that is not the last draw."""
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 # as torch has it
         """A draw that gradients pass through."""

@@ -2,8 +2,8 @@
 
     z = f(u),  u ~ N(μ(c), diag σ²(c))          log q(z | c) = log N(u; ·) − Σ_t log |det ∂f_t|
 
-"Variational inference with normalizing flows" (Rezende, Mohamed, 2015), arXiv:1505.05770. A plain flow has one f for
-all conditions c; in an amortised one the parameters of f are functions of c.
+"Variational inference with normalizing flows" (Rezende, Mohamed, 2015), arXiv:1505.05770. In an amortised flow the
+parameters of f are functions of c; in any other flow, one f serves all conditions c.
 
 Shapes: c (..., ·), whose batch shapes broadcast; u and z (..., L).
 """
@@ -18,13 +18,14 @@ from pyro.nn import AutoRegressiveNN, ConditionalAutoRegressiveNN
 from torch import Tensor, nn
 from torch.distributions import Transform
 
+from ..checks import check_counts
 from .conditionals import NormalNet
 from .drawn import PushedForward, ScoredAsDrawn
 from .mlp import MLP
 
 
 class Flow(ScoredAsDrawn, PushedForward, TransformedDistribution):
-    """The distribution of f(u). A draw is scored by what it was made from, as most transforms have no cheap inverse."""
+    """The distribution of f(u). It keeps the log-density of its last draw, as most transforms have no cheap inverse."""
 
     def draw(self, sample_shape: torch.Size) -> tuple[Tensor, Tensor]:
         """f(u) for a draw of u, and its log-density."""
@@ -43,7 +44,7 @@ class Flow(ScoredAsDrawn, PushedForward, TransformedDistribution):
         return u, log_det
 
     def score(self, value: Tensor) -> Tensor:
-        """log q of a value from elsewhere, through the inverse of f.
+        """log q of a value that is not the last draw, through the inverse of f.
 
         Raises:
             ValueError: a transform has no inverse.
@@ -68,13 +69,13 @@ def _inverse(transform: Transform, value: Tensor) -> Tensor:
         return transform.inv(value)
     except (KeyError, NotImplementedError) as error:  # Pyro raises either
         raise ValueError(
-            f"the flow's {type(transform).__name__} has no inverse, so that only its own draws can be scored; choose a "
-            "flow that has one, such as 'iaf'"
+            f"value must be the flow's last draw, since its {type(transform).__name__} has no inverse, got another; "
+            "choose a flow that has one, such as 'iaf'"
         ) from error
 
 
 def _forget(parts: Sequence[Transform]) -> None:
-    """Empties the transforms' caches, which go stale with the parameters and keep a network from being copied."""
+    """Empties the transforms' caches, which are wrong once parameters change and keep a network from being copied."""
     for transform in parts:
         for part in transform.modules() if isinstance(transform, nn.Module) else (transform,):
             for name in vars(part):
@@ -82,25 +83,28 @@ def _forget(parts: Sequence[Transform]) -> None:
                     vars(part)[name] = (None, None) if name == "_cached_x_y" else None
 
 
-# Families of transforms: (L, C) → a transform in L dimensions, whose parameters are a network of C features, or its own
-# parameters where C is None.
+# Families of transforms. Each function takes L and C and makes a transform in L dimensions; a network computes the
+# parameters of the transform from C features, or they are parameters of their own where C is None.
 
 
 def _helper(
-    plain: Callable[..., nn.Module], conditional: Callable[..., nn.Module] | None = None, **settings: Any
+    unconditional: Callable[..., nn.Module], conditional: Callable[..., nn.Module] | None = None, **settings: Any
 ) -> Callable[[int, int | None], nn.Module]:
-    """Of Pyro's functions that make a transform and a conditional one."""
+    """The family of two functions of Pyro: one makes a transform, the other its conditional form."""
 
     def build(dim: int, context_dim: int | None) -> nn.Module:
         if context_dim is None or conditional is None:
-            return plain(dim, **settings)
+            return unconditional(dim, **settings)
         return conditional(dim, context_dim, **settings)
 
     return build
 
 
 def _network(dim: int, context_dim: int | None, hidden: Sequence[int], params: Sequence[int]) -> nn.Module:
-    """Parameters of each unit from the units before it; the order is that of the units, as `FlowNet` reverses it."""
+    """A network that computes each unit's parameters from the units before it.
+
+    It keeps the order of the units, because `FlowNet` reverses it between two transforms.
+    """
     order = torch.arange(dim)
     settings: dict[str, Any] = {"hidden_dims": list(hidden), "param_dims": list(params), "permutation": order}
     if context_dim is None:
@@ -130,8 +134,8 @@ class Sylvester(transforms.Sylvester):
     """z = u + Q R tanh(S Qᵀ u + b), Q orthogonal, R and S upper triangular, with log |det| = Σ log(1 + h′_i R_ii S_ii).
 
     "Sylvester normalizing flows for variational inference" (van den Berg et al., 2018), arXiv:1803.05649, eqs. (8) and
-    (14). Pyro (1.9) has the matrices in another order, to which that determinant does not belong, and bounds come out
-    above the likelihood.
+    (14). Pyro 1.9 multiplies the matrices in another order, for which this determinant is wrong, and its bounds come
+    out above the likelihood.
     """
 
     def __init__(self, dim: int) -> None:
@@ -157,11 +161,12 @@ class Family:
     """A kind of transform.
 
     Attributes:
-        build: (L, C) → a transform in L dimensions, with parameters of its own where C is None; else, where
-            `amortised`, a conditional one, whose parameters are a network of C features.
-        amortised: there is a conditional one.
-        invertible: a value that it did not draw can be scored.
-        ordered: a unit depends on those before it alone, so that the order is reversed between two transforms.
+        build: (L, C) → a transform in L dimensions. It has parameters of its own where C is None; otherwise, where
+            `amortised`, it is a conditional transform, whose parameters a network computes from C features.
+        amortised: whether it has a conditional form.
+        invertible: whether a value that it did not draw can be scored.
+        ordered: whether a unit depends only on the units before it, so that two transforms need the order reversed
+            between them.
         least_dim: the least L at which it does more than shift, rescale and reflect.
     """
 
@@ -187,7 +192,7 @@ FLOWS: dict[str, Family] = {
     "spline-coupling": Family(_helper(transforms.spline_coupling), amortised=False, ordered=True, least_dim=2),
     "spline-autoregressive": Family(_spline, ordered=True, least_dim=2),
     "block-autoregressive": Family(
-        _helper(transforms.block_autoregressive, residual="normal"),  # without it, all of z lies in a box
+        _helper(transforms.block_autoregressive, residual="normal"),  # without the residual, all of z lies in a box
         amortised=False,
         invertible=False,
         ordered=True,
@@ -202,8 +207,9 @@ class FlowNet(nn.Module):
         in_dims: widths of the conditions c.
         dim: L, the width of z.
         flow: a name in `FLOWS`, or a callable L → `TransformModule`, such as Pyro's `transforms.planar`.
-        length: T, the number of transforms; in a family with an order it is reversed between two of them.
-        amortised: the parameters of f are functions of L features of c, from a network like that of μ and σ.
+        length: T, the number of transforms; in an `ordered` family the units are reversed between two of them.
+        amortised: whether the parameters of f are functions of L features of c, which a network like that of μ and σ
+            computes.
         mlp: keywords of `MLP`, for the networks of c.
 
     Raises:
@@ -233,7 +239,7 @@ class FlowNet(nn.Module):
         base = self.base(*conditions)
         parts: list[Any] = list(self.transforms)
         if self.features is not None:
-            features = self.features(*conditions)  # of the batch shape of base
+            features = self.features(*conditions)  # with the batch shape of base
             parts = [part.condition(features) for part in parts]
         if self.ordered:
             parts = [step for part in parts for step in (Flip(), part)][1:]
@@ -254,7 +260,7 @@ class Flip(Transform):
         return y.flip(-1)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Zero: the volume stays as it is."""
+        """Zero, since the volume does not change."""
         return x.new_zeros(x.shape[:-1])
 
 
@@ -267,15 +273,14 @@ def _family(flow: str | Callable[[int], nn.Module]) -> Family:
 
 
 def _check(family: Family, flow: Any, dim: int, length: int, amortised: bool) -> None:
-    if length < 1:
-        raise ValueError(f"a flow has a length of at least 1, got {length}")
+    check_counts(length=length)
     if dim < family.least_dim:
         raise ValueError(
-            f"the flow {flow!r} needs {family.least_dim} dimensions or more and does nothing in {dim}; choose one of "
-            + ", ".join(name for name, other in FLOWS.items() if other.least_dim <= dim)
+            f"flow must suit a latent of width {dim}, got {flow!r}, which needs {family.least_dim} or more; "
+            "choose one of " + ", ".join(name for name, other in FLOWS.items() if other.least_dim <= dim)
         )
     if amortised and not family.amortised:
         raise ValueError(
-            f"the flow {flow!r} has no amortised form; choose one of "
+            f"flow must have an amortised form, got {flow!r}, which has none; choose one of "
             + ", ".join(name for name, other in FLOWS.items() if other.amortised and other.least_dim <= dim)
         )

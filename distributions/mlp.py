@@ -37,7 +37,8 @@ class SumLinear(nn.Module):
         self.read = tuple(dim for dim in self.in_dims if dim is not None)
         if not self.read or any(not isinstance(dim, Integral) or dim < 1 for dim in (*self.read, out_dim)):
             raise ValueError(
-                f"in_dims and out_dim must be positive widths, at least one of them read: {in_dims} to {out_dim}"
+                "in_dims and out_dim must be positive widths, at least one of them read, "
+                f"got {in_dims!r} and {out_dim!r}"
             )
         self.weight = nn.Parameter(torch.empty(out_dim, sum(self.read)))
         self.bias = nn.Parameter(torch.zeros(out_dim))
@@ -54,9 +55,7 @@ class SumLinear(nn.Module):
 
     def _check(self, inputs: tuple[Tensor | None, ...]) -> list[Tensor]:
         if len(inputs) != len(self.in_dims):
-            raise ValueError(
-                f"the network takes {len(self.in_dims)} inputs, of widths {self.in_dims}, got {len(inputs)}"
-            )
+            raise ValueError(f"inputs must be {len(self.in_dims)}, of widths {self.in_dims}, got {len(inputs)}")
         used = []
         for position, (x, dim) in enumerate(zip(inputs, self.in_dims, strict=True)):
             if dim is None:
@@ -71,8 +70,8 @@ class SumLinear(nn.Module):
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation of (..., D) over all leading dimensions.
 
-    `given` (None at first) is a mean and a variance, (D,) each, by which it normalises in training, and not by those of
-    the rows that it gets.
+    Where `given` (None at first) holds a mean and a variance, (D,) each, training normalises by these instead of those
+    of the batch.
     """
 
     given: tuple[Tensor, Tensor] | None = None
@@ -80,7 +79,7 @@ class BatchNorm(nn.BatchNorm1d):
     running_var: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises each of the last dimension's columns; a single row by the running statistics."""
+        """Normalises each column; a single row, which has no variance of its own, by the running statistics."""
         rows = x.flatten(0, -2)
         if self.training and self.given is not None:
             rows = self._by(*self.given, rows)
@@ -93,7 +92,7 @@ class BatchNorm(nn.BatchNorm1d):
     def _by(self, mean: Tensor, variance: Tensor, rows: Tensor) -> Tensor:
         """weight (rows − mean) / √(variance + ε) + bias.
 
-        As torch's `batch_norm` passes no gradient to statistics that it is given, weight and bias carry it.
+        torch's `batch_norm` passes no gradient to given statistics, so the gradient passes through weight and bias.
         """
         fixed_mean, fixed_variance = mean.detach(), variance.detach()
         weight = self.weight * ((fixed_variance + self.eps) / (variance + self.eps)).sqrt()
@@ -101,7 +100,7 @@ class BatchNorm(nn.BatchNorm1d):
         return functional.batch_norm(rows, fixed_mean, fixed_variance, weight, bias, eps=self.eps)
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the columns of x, by which it normalises; those of a single row are the running ones."""
+        """The mean and the variance by which it normalises x: those of the columns, or the running ones of one row."""
         rows = x.flatten(0, -2)
         if len(rows) > 1:
             variance, mean = torch.var_mean(rows.to(self.running_mean), 0, correction=0)

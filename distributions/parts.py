@@ -1,4 +1,4 @@
-"""Conditionals made of others: of a part of a vector, in two blocks, with features in between."""
+"""Conditionals made of other conditionals: given a part of a vector, given features as well, or in two blocks."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -27,10 +27,10 @@ class OfFirst(nn.Module):
 
 
 class WithFeatures(nn.Module):
-    """p(y | f(x), x): the conditional `net`, called as `net(f(x), x)`, of x and of features f(x), f a perceptron.
+    """p(y | f(x), x): the conditional `net` given x and features f(x) of it.
 
     Args:
-        features: f, called as `features(x)`.
+        features: f, a perceptron, called as `features(x)`.
         net: conditional, called as `net(features(x), x)`.
     """
 
@@ -93,7 +93,7 @@ class BlockNormalNet(nn.Module):
     Args:
         in_dims: widths of the conditions c.
         dims: widths of u and of v.
-        block: what stands in a Gaussian's place, called as `NormalNet` is, such as `LowRankNormalNet` or `FlowNet`.
+        block: makes each conditional, called as `NormalNet` is; it may be `LowRankNormalNet` or `FlowNet`, for example.
         mlp: keywords of `MLP`.
     """
 

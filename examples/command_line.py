@@ -221,7 +221,7 @@ def command(
     try:
         run(args)
     except (ValueError, OSError) as error:  # with the flags for the arguments of `load`
-        parser.error(str(error).replace("name_or_path:", "--data:").replace("root= or", "--data-root or"))
+        parser.error(str(error).replace("name_or_path", "--data").replace("root= or", "--data-root or"))
     except FloatingPointError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:

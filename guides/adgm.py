@@ -15,6 +15,7 @@ import pyro
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
+from ..checks import check_choice
 from ..distributions import CategoricalNet, NormalNet, averaged, central_value, most_probable
 
 
@@ -49,13 +50,15 @@ class ADGMGuide(nn.Module):
         return averaged(self.q_y(a, x).expand((num_samples, len(x))))
 
     def encode(self, x: Tensor, site: str | None = None) -> Tensor:
-        """The mean of q(z | a, y, x) at the mean of q(a | x) and the most probable y, (N, L); site "a": that of a.
+        """The mean of q(z | a, y, x), (N, L), at the mean of q(a | x) and the most probable y.
+
+        For the site "a" it is the mean of q(a | x), (N, A).
 
         Raises:
             ValueError: a site other than "z" and "a".
         """
-        if site not in (None, "z", "a"):
-            raise ValueError(f"this guide has the latent sites 'z' and 'a', not {site!r}")
+        if site is not None:
+            check_choice(self.latents, site=site)
         a = central_value(self.q_a(x))
         return a if site == "a" else central_value(self.q_z(a, most_probable(self.q_y(a, x)), x))
 

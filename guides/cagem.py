@@ -13,6 +13,7 @@ import pyro
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
+from ..checks import check_choice
 from ..distributions import CategoricalNet, NormalNet, averaged, central_value, most_probable
 
 
@@ -50,13 +51,15 @@ class CaGeMGuide(nn.Module):
         return averaged(self.q_y(z1, x).expand((num_samples, len(x))))
 
     def encode(self, x: Tensor, site: str | None = None) -> Tensor:
-        """The mean of q(z2 | x, y, z1) at the mean of q(z1 | x) and the most probable y; site "z1": that of z1.
+        """The mean of q(z2 | x, y, z1), (N, L2), at the mean of q(z1 | x) and the most probable y.
+
+        For the site "z1" it is the mean of q(z1 | x), (N, L1).
 
         Raises:
             ValueError: a site other than "z2" and "z1".
         """
-        if site not in (None, "z2", "z1"):
-            raise ValueError(f"this guide has the latent sites 'z2' and 'z1', not {site!r}")
+        if site is not None:
+            check_choice(self.latents, site=site)
         z1 = central_value(self.q_z1(x))
         return z1 if site == "z1" else central_value(self.q_z2(x, most_probable(self.q_y(z1, x)), z1))
 

@@ -16,6 +16,7 @@ import pyro
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
+from ..checks import check_choice
 from ..distributions import BlockNormalNet, NormalNet, averaged, central_value
 
 
@@ -25,7 +26,7 @@ class LatentClassifierGuide(nn.Module):
     Args:
         q_z: conditional q(z | x), called as `q_z(x)`.
         p_y: the model's conditional p(y | z), called as `p_y(z)`.
-        tight: leave y to the model.
+        tight: whether an unknown y is left to the model.
     """
 
     declared_settings = ("tight",)
@@ -39,7 +40,7 @@ class LatentClassifierGuide(nn.Module):
 
     @property
     def leaves_y_to_model(self) -> bool:
-        """Where y is not given, the model sums it inside the logarithm if the bound is the tight one."""
+        """Whether the model sums an unknown y inside the logarithm, which makes the bound the tight one."""
         return self.tight
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -60,8 +61,8 @@ class LatentClassifierGuide(nn.Module):
         Raises:
             ValueError: a site other than "z".
         """
-        if site not in (None, "z"):
-            raise ValueError(f"this guide has the latent site 'z', not {site!r}")
+        if site is not None:
+            check_choice(self.latents, site=site)
         return central_value(self.q_z(x))
 
     @classmethod
@@ -83,7 +84,7 @@ class LatentClassifierGuide(nn.Module):
             p_y: the model's conditional p(y | z).
             z_dim: L, the width of z.
             zy_dim: width of z_y in q(z_y | x) q(z_u | z_y, x), z = [z_y, z_u] (Appendix C); None for one block.
-            tight: leave y to the model.
+            tight: whether an unknown y is left to the model.
             posterior: makes q(z | x), or its two blocks, called as `NormalNet` is, such as `LowRankNormalNet`.
             mlp: keywords of `MLP` (`hidden=(500,)`, …).
         """

@@ -13,6 +13,7 @@ import pyro
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
+from ..checks import check_choice
 from ..distributions import CategoricalNet, NormalNet, central_value, most_probable
 
 
@@ -39,7 +40,7 @@ class M2Guide(nn.Module):
             pyro.sample("z", self.q_z(x, y))                                        # q(z | x, y)
 
     def classify(self, x: Tensor, num_samples: int = 1) -> OneHotCategorical:
-        """q(y | x) with batch shape (N,). No latent stands before y, so `num_samples` does not matter."""
+        """q(y | x) with batch shape (N,). No latent is drawn before y, so `num_samples` has no effect."""
         return self.q_y(x)
 
     def encode(self, x: Tensor, site: str | None = None) -> Tensor:
@@ -48,8 +49,8 @@ class M2Guide(nn.Module):
         Raises:
             ValueError: a site other than "z".
         """
-        if site not in (None, "z"):
-            raise ValueError(f"this guide has the latent site 'z', not {site!r}")
+        if site is not None:
+            check_choice(self.latents, site=site)
         return central_value(self.q_z(x, most_probable(self.classify(x))))
 
     @classmethod

@@ -12,6 +12,7 @@ from typing import Any
 import pyro
 from torch import Tensor, nn
 
+from ..checks import check_choice
 from ..distributions import NormalNet, central_value
 
 
@@ -39,8 +40,8 @@ class VAEGuide(nn.Module):
         Raises:
             ValueError: a site other than "z".
         """
-        if site not in (None, "z"):
-            raise ValueError(f"this guide has the latent site 'z', not {site!r}")
+        if site is not None:
+            check_choice(self.latents, site=site)
         return central_value(self.q_z(x))
 
     @classmethod

@@ -84,7 +84,8 @@ class ADGM(nn.Module):
             z_dim: L, the width of z.
             a_dim: A, the width of a.
             workshop: p(a) = N(0, I), as in the workshop paper.
-            likelihood: as in `likelihood_net`; `scale`, too.
+            likelihood: as in `likelihood_net`.
+            scale: as in `likelihood_net`.
             y_prior: π, K probabilities; None for a uniform prior.
             mlp: keywords of `MLP` (`hidden=(500, 500)`, …).
         """

@@ -82,7 +82,8 @@ class AGMDGM(nn.Module):
             z_dim: L, the width of z.
             a_dim: A, the width of a.
             a_reads_x: whether p(a | x, y, z) reads x.
-            likelihood: as in `likelihood_net`; `scale`, too.
+            likelihood: as in `likelihood_net`.
+            scale: as in `likelihood_net`.
             y_prior: π, K probabilities; None for a uniform prior.
             mlp: keywords of `MLP` (`hidden=(500, 500)`, …).
         """

@@ -6,7 +6,8 @@ Two stochastic layers with the class between them. With K = 1 it is the two-laye
 
 Shapes: x (N, D); y one-hot (N, K), or None where unlabelled; z1 (N, L1); z2 (N, L2).
 Differs from the paper: every factor may be any conditional distribution. Its "2-layered networks with respectively 1024
-and 512 units in each layer" are read as two layers of 1024 next to x and of 512 next to z2; those of y are ours.
+and 512 units in each layer" are read as two layers of 1024 next to x and of 512 next to z2. It does not give the
+networks of y: p(y | z2) has the layers next to z2 here, and q(y | z1, x) those next to x.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ class CaGeM(nn.Module):
         p_z1: conditional p(z1 | y, z2), called as `p_z1(y, z2)`.
         p_y: conditional p(y | z2), called as `p_y(z2)`.
         z2_dim: L2, the width of z2.
-        y_dim: K, to compare labels with; None where nobody knows.
+        y_dim: K, which labels are checked against; None where it is not known.
     """
 
     declared_settings = ("y_dim",)
@@ -72,7 +73,8 @@ class CaGeM(nn.Module):
             z2_dim: L2, the width of z2.
             hidden: widths of the hidden layers of p(x | y, z1).
             z2_hidden: widths of those of p(z1 | y, z2) and p(y | z2).
-            likelihood: as in `likelihood_net`; `scale`, too.
+            likelihood: as in `likelihood_net`.
+            scale: as in `likelihood_net`.
             mlp: keywords of `MLP` (`activation`, `batch_norm`).
         """
         return cls(

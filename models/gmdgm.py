@@ -2,8 +2,8 @@
 
     p(y) = Cat(y; π)      p(z | y) = N(z; μ(y), diag σ²(y))      p(x | z) = f(x; z, θ)
 
-A Gaussian mixture in the latent space: x depends on y only through z. With components that no label names (`K` above
-the number of labelled classes) they find classes, or all of them where there is no label at all.
+A Gaussian mixture in the latent space: x depends on y only through z. Where K is above the number of labelled classes,
+the components without labels can find the other classes; without any label, all components have to find theirs.
 
 Shapes: x (N, D); y one-hot (N, K), or None where unlabelled; z (N, L).
 Differs from the paper: every factor may be any conditional distribution.
@@ -69,7 +69,8 @@ class GMDGM(nn.Module):
             x_dim: D, the width of x.
             y_dim: K, the number of classes.
             z_dim: L, the width of z.
-            likelihood: as in `likelihood_net`; `scale`, too.
+            likelihood: as in `likelihood_net`.
+            scale: as in `likelihood_net`.
             y_prior: π, K probabilities; None for a uniform prior.
             mlp: keywords of `MLP` (`hidden=(500, 500)`, …).
         """

@@ -5,8 +5,8 @@
 The classifier reads the latent space: no part of it is set apart for the class. (K. Jurasiński, MSc thesis, TU Delft,
 2019, section 4.1, propositions 1 and 2.)
 
-Where y is not known, it is marked to be summed out. A guide without y leaves that to the model, inside the logarithm:
-log p(x | z) = log Σ_y p(y | z) p(x | y, z).
+Where y is unknown, its site is marked to be summed out. Under a guide without the site y, the model sums it inside the
+logarithm: log p(x | z) = log Σ_y p(y | z) p(x | y, z).
 
 Shapes: x (N, D); y one-hot (N, K), or None where unlabelled; z (N, L).
 Differs from the thesis: f may be any conditional distribution, the scale of a Gaussian f is learnt unless given.
@@ -28,7 +28,7 @@ class LatentClassifier(nn.Module):
         p_x: conditional p(x | y, z), called as `p_x(y, z)`.
         p_y: conditional p(y | z), called as `p_y(z)`: the classifier.
         z_dim: L, the width of z.
-        y_dim: K, to compare labels with; None where nobody knows.
+        y_dim: K, which labels are checked against; None where it is not known.
     """
 
     declared_settings = ("y_dim",)
@@ -64,7 +64,8 @@ class LatentClassifier(nn.Module):
             x_dim: D, the width of x.
             y_dim: K, the number of classes.
             z_dim: L, the width of z.
-            likelihood: as in `likelihood_net`; `scale`, too.
+            likelihood: as in `likelihood_net`.
+            scale: as in `likelihood_net`.
             mlp: keywords of `MLP` (`hidden=(500,)`, …).
         """
         p_x = likelihood_net(likelihood, (y_dim, z_dim), x_dim, scale=scale, **mlp)

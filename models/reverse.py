@@ -2,8 +2,8 @@
 
     q(x) = Bern(x; 0.5)      q(y | x) = Cat(y; ·)      q(z | x, y)                                 eq. (2)
 
-M2's inference network read as a generative process: labels y and styles z without images are its data, the image x is
-its latent variable. It is built from the very conditionals of M2's guide, and its own guide from M2's decoder.
+M2's inference network read as a generative process: its data are labels y and styles z without images, and the image x
+is its latent variable. It shares its conditionals with M2's guide, and its own guide shares M2's decoder.
 
 Shapes: y one-hot (N, K); z (N, L); x (N, D) binary.
 """

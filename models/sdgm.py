@@ -81,7 +81,8 @@ class SDGM(nn.Module):
             y_dim: K, the number of classes.
             z_dim: L, the width of z.
             a_dim: A, the width of a.
-            likelihood: as in `likelihood_net`; `scale`, too.
+            likelihood: as in `likelihood_net`.
+            scale: as in `likelihood_net`.
             y_prior: π, K probabilities; None for a uniform prior.
             mlp: keywords of `MLP` (`hidden=(500, 500)`, …).
         """

@@ -26,7 +26,7 @@ class SimplifiedLatentClassifier(nn.Module):
         p_x: conditional p(x | z), called as `p_x(z)`.
         p_y: conditional p(y | z), called as `p_y(z)`: the classifier.
         z_dim: L, the width of z.
-        y_dim: K, to compare labels with; None where nobody knows.
+        y_dim: K, which labels are checked against; None where it is not known.
     """
 
     declared_settings = ("y_dim",)
@@ -64,14 +64,15 @@ class SimplifiedLatentClassifier(nn.Module):
             y_dim: K, the number of classes.
             z_dim: L, the width of z.
             zy_dim: how many coordinates of z, the first ones, p(y | z) reads (Appendix C); None for all.
-            likelihood: as in `likelihood_net`; `scale`, too.
+            likelihood: as in `likelihood_net`.
+            scale: as in `likelihood_net`.
             mlp: keywords of `MLP` (`hidden=(500,)`, …).
 
         Raises:
             ValueError: `zy_dim` is not from 1 to `z_dim` - 1.
         """
         if zy_dim is not None and not 1 <= zy_dim < z_dim:
-            raise ValueError(f"zy_dim must be from 1 to z_dim - 1 = {z_dim - 1}, or None, got {zy_dim}")
+            raise ValueError(f"zy_dim must be from 1 to z_dim - 1 = {z_dim - 1}, or None, got {zy_dim!r}")
         p_x = likelihood_net(likelihood, (z_dim,), x_dim, scale=scale, **mlp)
         p_y = CategoricalNet((zy_dim or z_dim,), y_dim, **mlp)
         return cls(p_x=p_x, p_y=p_y if zy_dim is None else OfFirst(p_y, zy_dim), z_dim=z_dim, y_dim=y_dim)

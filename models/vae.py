@@ -36,7 +36,7 @@ class VAE(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         """Samples z and observes x; this model has no y."""
         if y is not None:
-            raise ValueError("the VAE has no label: call it with x alone")
+            raise ValueError("y must be None, since the VAE has no label, got one; call it with x alone")
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.p_z())                                      # p(z)
             pyro.sample("x", self.p_x(z), obs=x)                                  # p(x | z)

@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
+from ..checks import check_counts
+
 UNLABELLED = -1
 
 
 class NotebookFigure(Figure):
-    """A figure that shows itself in a notebook, also where pyplot was never imported."""
+    """A figure that a notebook shows even if pyplot was never imported."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -26,7 +28,7 @@ class NotebookFigure(Figure):
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches, whose labels are given the room they need."""
+    """An empty figure of a size in inches, whose layout leaves room for all labels."""
     return NotebookFigure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
 
 
@@ -38,7 +40,7 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
 def check_rows(x: Tensor) -> None:
     """Raise ValueError unless x is (N, D) with at least one row."""
     if x.ndim != 2 or len(x) == 0:
-        raise ValueError(f"x must be of shape (N, D) with N > 0, not {tuple(x.shape)}; pass x.flatten(1) for images")
+        raise ValueError(f"x must be of shape (N, D) with N > 0, got {tuple(x.shape)}; pass x.flatten(1) for images")
 
 
 def class_labels(y: Tensor, num_rows: int) -> np.ndarray:
@@ -47,21 +49,20 @@ def class_labels(y: Tensor, num_rows: int) -> np.ndarray:
     if labels.shape != (num_rows,) or labels.is_floating_point():
         raise ValueError(
             f"y must be integers of shape ({num_rows},), one per row of x, -1 where unlabelled, "
-            f"not {labels.dtype} of shape {tuple(labels.shape)}; pass y.argmax(-1) for one-hot labels"
+            f"got {labels.dtype} of shape {tuple(labels.shape)}; pass y.argmax(-1) for one-hot labels"
         )
     if num_rows and labels.min() < UNLABELLED:
-        raise ValueError(f"y must be -1 (unlabelled) or a class from 0, but holds {labels.min().item()}")
+        raise ValueError(f"y must hold classes from 0 up, or -1 where unlabelled, got {labels.min().item()}")
     return to_numpy(labels.long())
 
 
-def names_of_classes(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
-    """A name for each class: those given, or else "0", "1", and so on."""
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+def names_of_classes(class_names: Sequence[str] | None, num_classes: int, argument: str = "class_names") -> list[str]:
+    """A name for each class: those given, or else "0", "1", and so on. Errors call them by the name of `argument`."""
+    check_counts(num_classes=num_classes)
     if class_names is None:
         return [str(index) for index in range(num_classes)]
     if len(class_names) != num_classes:
-        raise ValueError(f"class_names has {len(class_names)} names, but there are {num_classes} classes")
+        raise ValueError(f"{argument} must be {num_classes} names, one per class, got {len(class_names)}")
     return [str(name).replace("$", r"\$") for name in class_names]
 
 
@@ -87,7 +88,7 @@ def scatter_classes(axes: Axes, points: np.ndarray, labels: np.ndarray, names: S
     for label, name, colour in by_class(labels, names):
         chosen = points[labels == label]
         axes.scatter(chosen[:, 0], chosen[:, 1], s=size, color=colour, alpha=0.8, linewidths=0, label=name)
-    axes.locator_params(nbins=5)  # numbers such as -0.075 need room
+    axes.locator_params(nbins=5)  # few, as numbers such as -0.075 are wide
 
 
 def add_legend(figure: Figure, num_entries: int, title: str | None = None) -> None:

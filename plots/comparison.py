@@ -23,7 +23,7 @@ def compared_guides(rows: Sequence[Mapping[str, Any]]) -> Figure:
     needed = {"guide", "bound", "iw_bound", "seconds_per_step"}
     if not rows or any(missing := needed - row.keys() for row in rows):
         what = f"a row without {', '.join(sorted(missing))}" if rows else "no row"
-        raise ValueError(f"rows has {what}; give the rows of compare_guides")
+        raise ValueError(f"rows must be those of compare_guides, got {what}")
     panels = {"accuracy": "accuracy"} if all("accuracy" in row for row in rows) else {}
     panels |= {"seconds_per_step": "milliseconds a step"}
     figure = new_figure(4.6 + 2.2 * len(panels), 1.3 + 0.34 * len(rows))
@@ -45,7 +45,8 @@ def compared_guides(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes.set_xlim(0, 1.1 * max(values))
         else:
             middle, reach = (max(values) + min(values)) / 2, 0.6 * (max(values) - min(values))
-            axes.set_xlim(middle - max(reach, 0.01), middle + max(reach, 0.01))  # points of a percent are no gulf
+            reach = max(reach, 0.01)  # the axis spans 2 % or more, so that small differences look small
+            axes.set_xlim(middle - reach, middle + reach)
             axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     figure.legend(*bounds.get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
     return figure

@@ -1,4 +1,4 @@
-"""Which classes a classifier takes for which."""
+"""A table of the true classes against the predicted ones, or against clusters."""
 
 from collections.abc import Sequence
 
@@ -25,18 +25,19 @@ def confusion_matrix(
 ) -> Figure:
     """Counts of true classes (rows) against predicted ones (columns), coloured by the fraction of the true class.
 
-    A classifier that was not taught all of its classes has clusters for columns (`clusters=True`), as many as it
-    likes: they stand in the order of their majority class, the empty ones last, and the title counts the rows that
-    are of the majority class of their cluster. Fig. 4 of Willetts et al. (2019), arXiv:1901.08560.
+    The classes of a classifier that was not taught all of them are clusters (`clusters=True`), of which there may be
+    any number. The columns are then sorted by the majority class of each cluster, with the empty ones last, and the
+    title counts the rows that are of their cluster's majority class. Fig. 4 of Willetts et al. (2019),
+    arXiv:1901.08560.
 
     Args:
         classifier: x (N, D) → `OneHotCategorical` of batch shape (N,), such as a guide's `classify`.
         x: data (N, D), on the classifier's device.
         y: integer classes (N,); rows with -1 are left out.
-        num_classes: K, where it is not the classifier's own; with clusters the number C of true classes, where it is
-            not one more than the largest label.
+        num_classes: K; the classifier's own unless given. With clusters it is C, the number of true classes; that of
+            `class_names`, or one more than the largest label, unless given.
         class_names: K names, or the numbers from 0; with clusters the C names of the true classes.
-        clusters: the classifier's classes are clusters, which keep their numbers.
+        clusters: whether the classifier's classes are clusters; each column is named by its cluster's number.
 
     Raises:
         ValueError: y of another shape or type or without a label, or a class outside the K.
@@ -44,10 +45,10 @@ def confusion_matrix(
     check_rows(x)
     labels = class_labels(y, len(x))
     if (labels == UNLABELLED).all():
-        raise ValueError("y is -1 in every row; a confusion matrix needs labelled rows")
+        raise ValueError("y must have a labelled row, got -1 in every row; give the classes of some rows")
     q = to_numpy(probabilities(classifier, x))  # (N, K)
     if q.shape[:-1] != labels.shape:
-        raise ValueError(f"the classifier gave a batch of {q.shape[:-1]} for the {len(x)} rows of x")
+        raise ValueError(f"classifier must give a distribution of batch shape {labels.shape}, got {q.shape[:-1]}")
     predictions = q.argmax(1)
     if clusters:
         named = num_classes or (len(class_names) if class_names else labels.max() + 1)
@@ -62,7 +63,7 @@ def confusion_matrix(
 def _draw_clusters(labels: np.ndarray, predictions: np.ndarray, names: list[str], num_clusters: int) -> Figure:
     """Counts (C, K), the clusters sorted by the class that most of their rows have."""
     if labels.max() >= len(names):
-        raise ValueError(f"y gives class {labels.max()}, but the classes are 0 to {len(names) - 1}")
+        raise ValueError(f"y must hold classes 0 to {len(names) - 1}, got {labels.max()}; raise num_classes")
     counts = np.zeros((len(names), num_clusters), int)
     known = labels != UNLABELLED
     np.add.at(counts, (labels[known], predictions[known]), 1)
@@ -76,14 +77,14 @@ def _count(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.
     from sklearn.metrics import confusion_matrix as count
 
     known = labels != UNLABELLED
-    for name, values in (("y", labels[known]), ("the classifier", predictions[known])):
+    for duty, values in (("y must hold", labels[known]), ("classifier must give", predictions[known])):
         if values.max() >= num_classes:
-            raise ValueError(f"{name} gives class {values.max()}, but the classes are 0 to {num_classes - 1}")
+            raise ValueError(f"{duty} classes 0 to {num_classes - 1}, got {values.max()}; raise num_classes")
     return count(labels[known], predictions[known], labels=range(num_classes))
 
 
 def _draw(counts: np.ndarray, names: list[str], columns: list[str], kind: str, title: str) -> Figure:
-    """Counts of the named classes against the columns, which are of some kind."""
+    """Counts of the true classes against the predictions, which are classes or clusters as `kind` says."""
     fractions = counts / counts.sum(1, keepdims=True).clip(1)  # 0 for a class without rows
     width, height = (float(np.clip(0.45 * len(labels), 2.6, 9)) for labels in (columns, names))
     figure = new_figure(width + 1.6, height + 1.0)

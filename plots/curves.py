@@ -46,14 +46,16 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
 def _read(history: Sequence[Mapping[str, float]]) -> tuple[list[float], dict[str, tuple[np.ndarray, np.ndarray]]]:
     """The epochs in order, and for every metric the epochs at which it has a value, with the values."""
     if not history:
-        raise ValueError("history is empty; expected one mapping per epoch, such as {'epoch': 1, 'loss': 2.5}")
+        raise ValueError("history must hold a mapping per epoch, such as {'epoch': 1, 'loss': 2.5}, got none")
     if any("epoch" not in row for row in history):
-        raise ValueError("a row of history has no 'epoch'; expected rows such as {'epoch': 1, 'loss': 2.5}")
+        raise ValueError(
+            "history must have an 'epoch' in each row, such as {'epoch': 1, 'loss': 2.5}, got a row without one"
+        )
     keys = dict.fromkeys(key for row in history for key in row if key.removeprefix(VALIDATION) not in BOOKKEEPING)
     curves = {key: _finite([(row["epoch"], row.get(key)) for row in history]) for key in keys}
     curves = {key: curve for key, curve in curves.items() if len(curve[0])}
     if not curves:
-        raise ValueError(f"history has no metric to draw: no finite value beside {', '.join(BOOKKEEPING)}")
+        raise ValueError(f"history must have a finite value beside {', '.join(BOOKKEEPING)}, got no metric to draw")
     return sorted(float(row["epoch"]) for row in history), curves
 
 

@@ -28,7 +28,7 @@ def digit_extraction(
         shape: (H, W).
         labelled: the dimensions whose class had labels, such as range(5).
         names: the K names of the classes that the dimensions stand for; none are written unless given.
-        title: what these classes are: those that the dimensions were matched to, or that somebody read in the images.
+        title: where these classes come from, such as a matching or somebody who looked at the images.
 
     Raises:
         ValueError: `images` don't fit the shape, `labelled` names a dimension that is not there, or there are not K
@@ -40,9 +40,9 @@ def digit_extraction(
     check_images(shape, images, "images")
     count, taught = len(images), sorted(set(labelled))
     if unknown := sorted(set(taught) - set(range(count))):
-        raise ValueError(f"labelled holds {unknown}, but the dimensions of y are 0 to {count - 1}")
+        raise ValueError(f"labelled must hold dimensions of y, 0 to {count - 1}, got {unknown}")
     dimensions = [*taught, *(k for k in range(count) if k not in taught)]
-    written = None if names is None else [names_of_classes(names, count)[k] for k in dimensions]
+    written = None if names is None else [names_of_classes(names, count, "names")[k] for k in dimensions]
     cell = float(np.clip(12 / count, 0.4, 0.8))  # inches
     longest = max(map(len, written)) if written else 0
     below = 0.0 if written is None else 0.45 if longest <= 3 else 0.25 + 0.09 * longest
@@ -58,7 +58,7 @@ def digit_extraction(
 
 
 def _draw(axes: Axes, images: Tensor, num_taught: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Images in a row, the taught ones set apart, as one picture; and where the middle of each is, in pixels."""
+    """Draw the images in a row, with a gap after the taught ones; return the middle of each, in pixels."""
     height, width = shape
     positions = np.arange(len(images))
     apart = (positions >= num_taught) & (num_taught > 0)
@@ -71,7 +71,7 @@ def _draw(axes: Axes, images: Tensor, num_taught: int, shape: tuple[int, ...]) -
 
 
 def _name(axes: Axes, middles: np.ndarray, dimensions: list[int], names: list[str] | None, title: str) -> None:
-    """The dimensions above, their classes below."""
+    """Write the dimensions above the images, and their classes below."""
     above = axes.secondary_xaxis("top")
     above.set_xticks(middles, [str(k) for k in dimensions], fontsize="small")
     longest = max(map(len, names)) if names else 0

@@ -1,4 +1,4 @@
-"""Figures on disk."""
+"""Writing figures to files."""
 
 import os
 from pathlib import Path
@@ -20,5 +20,5 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """
     target = Path(path)
     if target.suffix[1:] not in figure.canvas.get_supported_filetypes():
-        raise ValueError(f"cannot write {target.name!r}; end it with a format such as .png, .pdf or .svg")
+        raise ValueError(f"path must end with a format such as .png, .pdf or .svg, got {target.name!r}")
     write_whole(target, lambda partial: figure.savefig(partial, format=target.suffix[1:], dpi=150))

@@ -36,7 +36,7 @@ def image_grid(
         title: a line above it all.
 
     Raises:
-        ValueError: the pictures don't fit the shape or the grid, or the labels don't.
+        ValueError: the pictures do not fit the shape or the grid, or the labels do not fit the grid.
 
     Example:
         >>> import torch
@@ -51,13 +51,13 @@ def image_grid(
 def check_shape(shape: tuple[int, ...], values: Tensor, name: str) -> None:
     """Raise ValueError unless the rows of values (n, D) can be drawn in this shape."""
     if len(shape) not in (1, 2):
-        raise ValueError(f"shape must be (H, W) for grey images or (D,) for points and vectors, not {tuple(shape)}")
+        raise ValueError(f"shape must be (H, W) for grey images or (D,) for points and vectors, got {tuple(shape)}")
     if values.ndim != 2 or len(values) == 0:
-        raise ValueError(f"{name} must be of shape (n, {math.prod(shape)}) with n > 0, not {tuple(values.shape)}")
+        raise ValueError(f"{name} must be of shape (n, {math.prod(shape)}) with n > 0, got {tuple(values.shape)}")
     if math.prod(shape) != values.shape[1]:
         raise ValueError(
-            f"shape {tuple(shape)} has {math.prod(shape)} values, {name} has {values.shape[1]} columns; "
-            "pass the shape of one row"
+            f"shape must have a value for each of the {values.shape[1]} columns of {name}, got {tuple(shape)} with "
+            f"{math.prod(shape)} values; pass the shape of one row"
         )
 
 
@@ -74,9 +74,9 @@ def draw_grid(
     """`image_grid` of checked pictures, with the first column `gap` cells apart from the others."""
     _check_grid(len(images), rows, columns, row_labels, column_labels)
     lefts = np.arange(columns) + gap * (np.arange(columns) > 0)
-    width, height = lefts[-1] + 1, shape[0] / shape[1] if len(shape) == 2 else 0.7  # of all, and of a cell, in cells
+    width, height = lefts[-1] + 1, shape[0] / shape[1] if len(shape) == 2 else 0.7  # of the grid, of a cell
     cell = float(np.clip(14 / max(rows * height, columns), 0.3, 0.7)) / max(1.0, height)  # inches
-    turned = _longest(column_labels) > 10 * cell  # the labels would overlap
+    turned = _longest(column_labels) > 10 * cell  # they would overlap
     margins = _margins(row_labels, column_labels, turned, title)
     figure = new_figure(max(cell * width + margins[0], 0.085 * len(title or "")), cell * height * rows + margins[1])
     axes = figure.add_subplot()
@@ -93,11 +93,11 @@ def _check_grid(
     count: int, rows: int, columns: int, row_labels: Sequence[str] | None, column_labels: Sequence[str] | None
 ) -> None:
     if rows < 1 or columns < 1 or count > rows * columns:
-        raise ValueError(f"images has {count} rows, which do not fit in {rows} rows and {columns} columns")
+        raise ValueError(f"images must fit in rows={rows!r} and columns={columns!r}, got {count} of them")
     if row_labels is not None and len(row_labels) != rows:
-        raise ValueError(f"row_labels has {len(row_labels)} labels, but there are {rows} rows")
+        raise ValueError(f"row_labels must be {rows} labels, one per row, got {len(row_labels)}")
     if column_labels is not None and len(column_labels) != columns:
-        raise ValueError(f"column_labels has {len(column_labels)} labels, but there are {columns} columns")
+        raise ValueError(f"column_labels must be {columns} labels, one per column, got {len(column_labels)}")
 
 
 def _longest(labels: Sequence[str] | None) -> int:
@@ -107,7 +107,7 @@ def _longest(labels: Sequence[str] | None) -> int:
 def _margins(
     row_labels: Sequence[str] | None, column_labels: Sequence[str] | None, turned: bool, title: str | None
 ) -> tuple[float, float]:
-    """Inches for the labels and the title, across and up."""
+    """The width and the height, in inches, that the labels and the title need."""
     lines = 0.07 * _longest(column_labels) if turned else 0.25 if column_labels else 0.0
     return 0.2 + 0.09 * _longest(row_labels), 0.1 + lines + (0.35 if title else 0.0)
 

@@ -1,4 +1,4 @@
-"""Figures that answer in a notebook, with ipywidgets: sliders over a latent space, and a bench for experiments."""
+"""Interactive figures for notebooks, with ipywidgets: sliders over a latent space, and menus for experiments."""
 
 from base64 import b64encode
 from collections.abc import Callable, Sequence
@@ -33,11 +33,11 @@ def latent_sliders(
 
     Args:
         model: p with the latent `site` and, where `num_classes` is given, y.
-        shape: of one row of x: (H, W) of an image, or (D,).
+        shape: shape of one row of x: (H, W) of an image, or (D,).
         num_classes: K, for a model with classes.
         site: the latent. Its first 12 units get a slider, the others stay where they start.
         start: (L,) values to start at, such as `guide.encode(x)[0]`; zeros unless given.
-        reach: sliders go from minus this to this, or as far as `start` does.
+        reach: sliders go from minus this to this, or to the largest absolute value in `start` if that is larger.
 
     Returns:
         An `ipywidgets.VBox`, whose last child is the output.
@@ -73,12 +73,12 @@ def explore(run: Callable[..., Figure | None], **choices: Sequence[Any]) -> Any:
 
         explore(train, data=["moons", "circles"], flow=[None, "planar", "iaf"], length=[1, 2, 4])
 
-    What `run` prints is shown too, and so is the error of a choice that does not work. It runs once at the start, with
-    the first of each.
+    What `run` prints is shown too, and so is its ValueError if the chosen values do not work. It is called once at the
+    start, with the first value of each choice.
 
     Args:
         run: called with a keyword for each choice.
-        choices: what there is to choose from, the first of each at the start.
+        choices: the values of each choice, of which the first is chosen at the start.
 
     Returns:
         An `ipywidgets.VBox`, whose last child is the output.
@@ -89,7 +89,7 @@ def explore(run: Callable[..., Figure | None], **choices: Sequence[Any]) -> Any:
     """
     widgets = _ipywidgets()
     if not choices or not all(choices.values()):
-        raise ValueError("explore needs at least one value for each choice, such as flow=['planar', 'iaf']")
+        raise ValueError(f"choices must hold at least one value each, such as flow=['planar', 'iaf'], got {choices!r}")
     menus = {
         name: widgets.Dropdown(options=[(str(value), value) for value in values], description=name)
         for name, values in choices.items()
@@ -123,15 +123,15 @@ def _ipywidgets() -> Any:
 
 
 def _start(model: Model, site: str, start: Tensor | None) -> Tensor:
-    """A copy of the values to start at."""
+    """A copy of the values at which the sliders start."""
     with evaluating(model):
         nodes: Any = poutine.trace(model).get_trace(module_tensor(model).new_empty(1, 0)).nodes
     if site not in nodes or nodes[site]["type"] != "sample":
-        raise ValueError(f"the model has no latent {site!r}")
+        raise ValueError(f"site must be a latent of the model, got {site!r}")
     dim = nodes[site]["fn"].event_shape[0]
     values = torch.zeros(dim) if start is None else torch.as_tensor(start).detach().cpu().float().clone()
     if values.shape != (dim,):
-        raise ValueError(f"start must be of shape ({dim},), one value per unit of {site}, not {tuple(values.shape)}")
+        raise ValueError(f"start must be of shape ({dim},), one value per unit of {site}, got {tuple(values.shape)}")
     return values
 
 
@@ -145,7 +145,7 @@ def _picture(model: Model, latents: dict[str, Tensor], y: Tensor | None, shape: 
 
 
 def _show(output: Any, figure: Figure | None, printed: str = "") -> None:
-    """Puts these in the place of what the output held."""
+    """Replaces what the output holds by the printed text and the figure."""
     outputs: list[dict[str, Any]] = []
     if printed:
         outputs.append({"output_type": "stream", "name": "stdout", "text": printed})

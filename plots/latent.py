@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..checks import check_choice
 from ..contract import Guide, encode
 from ..modules import evaluating
 from .common import (
@@ -33,7 +34,7 @@ def latent_space(
     seed: int = 0,
     site: str | None = None,
 ) -> Figure:
-    """Posterior means of the latent, coloured by class: two of them as they are, more projected to two dimensions.
+    """Posterior means of the latent, coloured by class; a latent of more than two dimensions is projected to two.
 
     A latent of one dimension is drawn as a histogram for each class.
 
@@ -41,10 +42,10 @@ def latent_space(
         guide: a guide with `encode`.
         x: data (N, D), on the guide's device.
         y: integer classes (N,), -1 where unlabelled.
-        method: "pca" (axes with the fraction of the variance) or "tsne"; read where the latent has over two dimensions.
+        method: "pca" (axes with the fraction of the variance) or "tsne", where the latent has over two dimensions.
         class_names: a name for each class, or the numbers from 0.
         seed: seed of t-SNE.
-        site: the latent to draw, where it is not the guide's main one.
+        site: the latent to draw; the guide's main one unless given.
 
     Raises:
         ValueError: an unknown method, y of another shape or type, or fewer than three rows to project.
@@ -52,13 +53,12 @@ def latent_space(
     Reference:
         van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 9, 2008.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    check_choice(METHODS, method=method)
     check_rows(x)
     labels = class_labels(y, len(x))
     names = names_of_classes(class_names, len(class_names) if class_names else max(labels.max() + 1, 1))
     if labels.max() >= len(names):
-        raise ValueError(f"y holds class {labels.max()}, but class_names has only {len(names)} names")
+        raise ValueError(f"class_names must name every class in y, up to {labels.max()}, got {len(names)} names")
     with evaluating(guide):
         latents = to_numpy(encode(guide, x, site))  # (N, L)
     return _draw(latents, labels, names, method, seed, site or "z")
@@ -86,11 +86,11 @@ def _histograms(axes: Axes, values: np.ndarray, labels: np.ndarray, names: list[
 
 
 def _project(latents: np.ndarray, method: str, seed: int, site: str) -> tuple[np.ndarray, list[str]]:
-    """Points (N, 2) and what the two axes are called."""
+    """Points (N, 2) and the names of the two axes."""
     if latents.shape[1] == 2:
         return latents, [f"{site}{i}" if site.isalpha() else f"{site}, dimension {i}" for i in (1, 2)]
     if len(latents) < 3:
-        raise ValueError(f"x has {len(latents)} rows, but a projection of the latent needs at least 3")
+        raise ValueError(f"x must have at least 3 rows for a projection of the latent, got {len(latents)}")
     return _pca(latents) if method == "pca" else _tsne(latents, seed)
 
 
@@ -98,7 +98,7 @@ def _pca(latents: np.ndarray) -> tuple[np.ndarray, list[str]]:
     from sklearn.decomposition import PCA
 
     pca = PCA(n_components=2, svd_solver="full")
-    with np.errstate(invalid="ignore"):  # a latent that never varies has 0 of 0 variance
+    with np.errstate(invalid="ignore"):  # the fractions of a latent that never varies are 0 / 0
         points = pca.fit_transform(latents)
     fractions = np.nan_to_num(pca.explained_variance_ratio_)
     return points, [f"principal component {i + 1} ({fraction:.0%} of variance)" for i, fraction in enumerate(fractions)]

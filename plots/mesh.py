@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from ..checks import check_counts
 from ..contract import Guide, Model, encode
 from ..contract import num_classes as num_classes_of
 from ..inference.evaluation import sample
@@ -35,9 +36,9 @@ def latent_mesh(
 ) -> Figure:
     """Images generated from a mesh of a 2-D latent, beside the posterior means of data and the box of the mesh.
 
-    An image stands where its latent is: across is the first dimension, up the second. On the left the class is drawn
-    from the model, from p(y | z2) in CaGeM's case; on the right it is the given one. Other latents are drawn, images
-    are means of p(x | ·).
+    Each image stands at the place of its latent, whose first dimension runs across and whose second runs up. In the
+    mesh on the left the class is drawn from the model, from p(y | z2) in CaGeM's case; in the mesh on the right it is
+    the given one. Other latents are drawn from the model, and images are means of p(x | ·).
 
     Args:
         model: p with the latent `site` and, where a class is given, y.
@@ -47,7 +48,7 @@ def latent_mesh(
         num_classes: K.
         shape: (H, W) of one row of x.
         site: the latent, of two dimensions.
-        given: the class of the mesh on the right, which is left out where None.
+        given: the class of the mesh on the right; without it, that mesh is left out.
         size: images along each side of the mesh.
         extent: (left, right, bottom, top) of the mesh's box; the inner 98 % of the data in each dimension unless given.
         class_names: K names, or the numbers from 0.
@@ -79,8 +80,7 @@ def latent_mesh(
 
 def _mesh(box: Box, size: int) -> Tensor:
     """The centres of size × size cells of the box, row by row from its top left, (size², 2)."""
-    if size < 2:
-        raise ValueError(f"size must be at least 2 images a side, not {size}")
+    check_counts(2, size=size)
     left, right, bottom, top = box
     middles = (torch.arange(size) + 0.5) / size
     across, down = left + (right - left) * middles, top - (top - bottom) * middles
@@ -93,9 +93,9 @@ def _classes(
     """The labels and the names of the classes; a ValueError where y or the given class is none of the K."""
     labels, names = class_labels(y, num_rows), names_of_classes(class_names, num_classes)
     if labels.max() >= num_classes:
-        raise ValueError(f"y holds class {labels.max()}, but the classes are 0 to {num_classes - 1}")
+        raise ValueError(f"y must hold classes 0 to {num_classes - 1}, got {labels.max()}; raise num_classes")
     if given is not None and not 0 <= given < num_classes:
-        raise ValueError(f"given must be a class from 0 to {num_classes - 1} or None, not {given}")
+        raise ValueError(f"given must be a class from 0 to {num_classes - 1} or None, got {given!r}")
     return labels, names
 
 
@@ -104,18 +104,18 @@ def _encoded(guide: Guide, x: Tensor, site: str) -> np.ndarray:
     with evaluating(guide):
         points = to_numpy(encode(guide, x, site))
     if points.shape[1:] != (2,):
-        raise ValueError(f"{site} has {points.shape[1]} dimensions, but a mesh needs a model whose {site} has 2")
+        raise ValueError(f"site must be a latent of 2 dimensions, got {site!r} of {points.shape[1]}")
     return points
 
 
 def _box(points: np.ndarray, extent: Box | None) -> Box:
     if extent is None:
         low, high = np.quantile(points, [0.01, 0.99], axis=0)
-        low, high = np.where(high - low > 1e-6, (low, high), (low - 1, high + 1))  # a latent that never varies
+        low, high = np.where(high - low > 1e-6, (low, high), (low - 1, high + 1))  # where a latent never varies
         return float(low[0]), float(high[0]), float(low[1]), float(high[1])
     left, right, bottom, top = extent
     if not (left < right and bottom < top):
-        raise ValueError(f"extent must be (left, right, bottom, top) with left < right and bottom < top, not {extent}")
+        raise ValueError(f"extent must be (left, right, bottom, top), left < right and bottom < top, got {extent!r}")
     return left, right, bottom, top
 
 

@@ -13,7 +13,7 @@ from .grid import check_shape
 def check_images(shape: tuple[int, ...], values: Tensor, name: str) -> None:
     """Raise ValueError unless the rows of values (n, D) are images of this shape (H, W)."""
     if len(shape) != 2:
-        raise ValueError(f"shape must be (H, W), as this figure draws images, not {tuple(shape)}")
+        raise ValueError(f"shape must be (H, W), as this figure draws images, got {tuple(shape)}")
     check_shape(shape, values, name)
 
 

@@ -1,4 +1,4 @@
-"""A posterior that one can see: p(z | x, y) of a two-dimensional z by brute force, and what guides make of it."""
+"""The posterior p(z | x, y) of a two-dimensional z, computed on a grid, and the approximations of it by guides."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,9 +18,9 @@ from .common import new_figure, to_numpy
 from .mesh import Box
 
 DRAWS = 4000  # of each guide, for its KL and the extent of the axes
-MASSES = (0.9, 0.5, 0.1)  # that the contours hold
+MASSES = (0.9, 0.5, 0.1)  # parts of a guide's mass that its contours enclose
 REACH = 4.0  # standard deviations of a flow's base that its grid covers
-PLAIN = 12.0  # nats below its top at which the posterior is taken to end
+DEPTH = 12.0  # nats below its maximum at which the posterior counts as zero
 
 
 class Posterior(NamedTuple):
@@ -48,9 +48,10 @@ def posterior_2d(
 
         p(z | x, y) = p(x, y, z) / ∫ p(x, y, z) dz          the integral as a sum over the grid
 
-    A line of panels for each row of x, the first without a guide. Contours hold 10, 50 and 90 % of a guide's mass; a
-    title gives KL(q ‖ p) in nats, the gap that this guide leaves between the bound and log p(x, y). The density of a
-    flow, which many cannot tell of a given z, is found by pushing a grid of its base forward.
+    Each row of x has a line of panels, of which the first shows the posterior alone. Contours enclose 10, 50 and 90 %
+    of a guide's mass; a title gives KL(q ‖ p) in nats, the gap that this guide leaves between the bound and
+    log p(x, y). As many flows cannot compute the density of a given z, a flow's density is computed by pushing a grid
+    of its base forward.
 
     Args:
         model: p whose only continuous latent is a z of two dimensions.
@@ -58,8 +59,8 @@ def posterior_2d(
         x: (N, D) rows, few of them, on the model's device.
         y: one-hot (N, K), for a model with classes.
         size: points along each side of a grid.
-        shown: draws of each guide that are shown.
-        extent: (left, right, bottom, top) of the panels; without it, where posterior and guides have their mass.
+        shown: how many draws of each guide are shown.
+        extent: (left, right, bottom, top) of the panels; unless given, they hold the mass of posterior and guides.
         row_names: a name for each row of x.
 
     Raises:
@@ -68,11 +69,11 @@ def posterior_2d(
     """
     check_rows(x, "x")
     if not guides:
-        raise ValueError("guides is empty; give at least one by name, such as {'diagonal': guide}")
+        raise ValueError("guides must hold at least one by name, such as {'diagonal': guide}, got none")
     if y is not None:
         check_one_hot(y, "y", rows=len(x), num_classes=contract.num_classes(model))
     if row_names is not None and len(row_names) != len(x):
-        raise ValueError(f"row_names has {len(row_names)} names, but x has {len(x)} rows")
+        raise ValueError(f"row_names must be {len(x)} names, one per row of x, got {len(row_names)}")
     figure = new_figure(2.5 * (1 + len(guides)) + 0.3, 2.8 * len(x) + 0.4)
     panels = figure.subplots(len(x), 1 + len(guides), squeeze=False)
     with evaluating(model, *guides.values()), torch.random.fork_rng():
@@ -96,7 +97,7 @@ def _draw_line(
     shown: int,
     extent: Box | None,
 ) -> None:
-    """The posterior of one row, and every guide's."""
+    """Draw the posterior of one row, and every guide's approximation of it."""
     found = {name: _latent(guide, x, y) for name, guide in guides.items()}
     draws = {name: _draws(q) for name, q in found.items()}
     p = _posterior(model, x, y, torch.cat([z for z, _ in draws.values()]), size)
@@ -115,10 +116,10 @@ def _latent(guide: Guide, x: Tensor, y: Tensor | None) -> Any:
     """The guide's distribution of z for one row, of batch shape (1,)."""
     nodes: Mapping[str, Any] = poutine.trace(guide).get_trace(x, y).nodes
     if "z" not in nodes:
-        raise ValueError("the guide has no site z")
+        raise ValueError("guides must have the site 'z', got one without it")
     q = nodes["z"]["fn"]
     if q.event_shape != (2,):
-        raise ValueError(f"z has {q.event_shape[0]} dimensions, but a posterior that one can see needs 2")
+        raise ValueError(f"guides must have a z of 2 dimensions, got one of {q.event_shape[0]}")
     return q
 
 
@@ -129,12 +130,12 @@ def _draws(q: Any) -> tuple[Tensor, Tensor]:
 
 
 def _posterior(model: Model, x: Tensor, y: Tensor | None, draws: Tensor, size: int) -> Posterior:
-    """The posterior on a grid over where it has its mass, and the guides theirs."""
+    """The posterior on a grid that covers its mass and that of the guides."""
     box = torch.stack([draws.new_full((2,), -6.0), draws.new_full((2,), 6.0)])
-    for _ in range(3):  # closer to where the mass is in each round
+    for _ in range(3):  # each round narrows the box to the mass
         grid = _grid(box[0], box[1], size)
         log_joint = _log_joint(model, x, y, grid)
-        inside = grid[log_joint > log_joint.max() - PLAIN]
+        inside = grid[log_joint > log_joint.max() - DEPTH]
         margin = 2 * (box[1] - box[0]) / size
         box = torch.stack([inside.amin(0) - margin, inside.amax(0) + margin])
     low, high = draws.quantile(0.005, 0), draws.quantile(0.995, 0)
@@ -159,9 +160,9 @@ def _log_joint(model: Model, x: Tensor, y: Tensor | None, z: Tensor) -> Tensor:
     nodes: Mapping[str, Any] = trace.nodes
     sites = {name: node for name, node in nodes.items() if node["type"] == "sample" and name != "data"}
     if "y" in sites and y is None:
-        raise ValueError("the model has classes: give y, one-hot, for the posterior p(z | x, y)")
+        raise ValueError("y must be given for a model with classes, got None; give it one-hot, for p(z | x, y)")
     if others := sorted(name for name, node in sites.items() if not node["is_observed"]):
-        raise ValueError(f"z is to be the model's only continuous latent, but there is {', '.join(others)} too")
+        raise ValueError(f"model must have no continuous latent beside z, got {', '.join(others)}")
     trace.compute_log_prob()
     return sum(node["log_prob"] for node in sites.values()).view(z.shape[:-1])
 
@@ -192,7 +193,7 @@ def _draw_posterior(panels: Sequence[Axes], p: Posterior, extent: Box | None) ->
 
 
 def _contours(axes: Axes, points: Tensor, log_density: Tensor, mass: Tensor) -> None:
-    """Lines that hold MASSES of the distribution, on a grid that may be curved."""
+    """Contours that enclose MASSES of the distribution; the grid may be curved."""
     order = log_density.flatten().argsort(descending=True)
     held = mass.flatten()[order].cumsum(0)
     levels = [log_density.flatten()[order][int((held < part).sum().clamp(max=len(held) - 1))].item() for part in MASSES]

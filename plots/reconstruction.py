@@ -1,4 +1,4 @@
-"""What a model and a guide make of given data, beside what the model makes up."""
+"""Reconstructions of given data beside samples of the model."""
 
 import math
 from typing import Any
@@ -23,9 +23,9 @@ TITLES = ("inputs", "reconstructions", "samples")
 def reconstructions(model: Model, guide: Guide, x: Tensor, shape: tuple[int, ...]) -> Figure:
     """Inputs x, the means of p(x | ·) at latents that the guide draws for them, and as many samples of the model.
 
-    Images in three blocks, in which input and reconstruction have the same place; vectors in three rows; 2-D points
-    as scatters, with a line from each input to its reconstruction. Samples are means of p(x | ·) at latents drawn from
-    the model, but points are draws.
+    Images are drawn in three blocks, in which an input and its reconstruction have the same place, and vectors in
+    three rows. 2-D points are scattered, with a line from each input to its reconstruction. Samples are means of
+    p(x | ·) at latents drawn from the model; sampled points are drawn from p(x | ·) itself.
 
     Args:
         model: p, called as `model(x)`.

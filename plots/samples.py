@@ -9,6 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..checks import check_counts
 from ..contract import Guide, Model, encode
 from ..inference.evaluation import sample
 from ..inference.evaluation.sampling import draw_classes
@@ -23,7 +24,7 @@ from .common import (
 )
 from .grid import GAP, check_shape, draw_grid
 
-ROUNDS = 100  # of 2,000 rows each, in search of classes that depend on a latent
+ROUNDS = 100  # of 2,000 draws each, to find rows of every class where classes depend on a latent
 
 
 def class_samples(
@@ -53,8 +54,7 @@ def class_samples(
     names = names_of_classes(class_names, num_classes)
     points = _is_points(shape)
     count = per_class if per_class is not None else 200 if points else 10
-    if count < 1:
-        raise ValueError(f"per_class must be at least 1, not {per_class}")
+    check_counts(per_class=count)
     y = torch.arange(num_classes).repeat_interleave(count)  # (K · count,)
     x, missing = draw_classes(model, y, num_classes, mean=not points, rounds=ROUNDS)  # (K · count, D)
     check_shape(shape, x, "x")
@@ -75,8 +75,8 @@ def analogies(
 ) -> Figure:
     """Each x again under every class: the means of p(x | y, z) for y = 0, ..., K-1 with the z that the guide infers.
 
-    A row for each x: x itself on the left, set apart, then a column for each class. For 2-D points a scatter, in
-    which a line leads from every x to its analogies.
+    Each x has a row, with x itself set apart on the left and then a column for each class. 2-D points are scattered,
+    with a line from every x to each of its analogies.
 
     Args:
         model: a model with the site "y".
@@ -85,7 +85,7 @@ def analogies(
         num_classes: K.
         shape: shape of one row of x: (H, W), (2,) for points, or (D,).
         class_names: K names, or the numbers from 0.
-        site: the latent that is kept, where it is not "z".
+        site: the latent that is kept; "z" unless given.
 
     Raises:
         ValueError: `shape` is not the shape of x, or `class_names` has another length.

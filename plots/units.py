@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from ..checks import check_counts
 from .common import class_colours, names_of_classes, new_figure, to_numpy
 
 MOST_COMPONENTS_WITH_NUMBERS = 15
@@ -37,15 +38,17 @@ def unit_kl(kls: Mapping[str, Tensor], *, threshold: float = 0.01) -> Figure:
         'z: 2 of 3 units above 0.01 nats, 3.5 in all'
     """
     if not kls:
-        raise ValueError("kls is empty; expected the KL of each unit by site, such as {'z': unit_kl(model, guide, x)}")
+        raise ValueError("kls must hold the KL of each unit by site, such as {'z': unit_kl(model, guide, x)}, got none")
     figure = new_figure(4.2 * len(kls), 2.9)
     for index, (site, values) in enumerate(kls.items()):
         if not isinstance(values, Tensor) or values.ndim != 1 or not len(values) or not bool(values.isfinite().all()):
-            raise ValueError(f"the KL of {site!r} must be (L,) finite floats in nats, one per unit")
+            raise ValueError(
+                f"kls[{site!r}] must be (L,) finite floats in nats, one per unit, got {_described(values)}"
+            )
         axes = figure.add_subplot(1, len(kls), index + 1)
         heights = np.sort(to_numpy(values))[::-1]
         _bars(axes, heights, "C0")
-        _plain(axes, len(heights))
+        _frameless(axes, len(heights))
         if not heights.any():
             axes.set_ylim(0, threshold or 1)  # a latent that collapsed
         active = (heights > threshold).sum()
@@ -64,7 +67,7 @@ def cluster_kl(
 ) -> Figure:
     """KL(q(z_i | x, y*) ‖ p(z_i | y*)) in every cluster y*, the units that carry most first: one panel a cluster.
 
-    All panels have one scale. A cluster without rows says so.
+    All panels have one scale. The panel of a cluster without rows says so.
 
     Args:
         kls: (K, L) nats of `inference.unit_kl_by_cluster`, or (K, C, L), whose bars are stacked by true class.
@@ -80,9 +83,10 @@ def cluster_kl(
         Willetts et al., "Semi-unsupervised learning with deep generative models", 2019, arXiv:1901.08560, Fig. C.5.
     """
     if not isinstance(kls, Tensor) or kls.ndim not in (2, 3) or not bool(kls.isfinite().any()):
-        raise ValueError("kls must be (K, L) or (K, C, L) nats, as inference.unit_kl_by_cluster gives them")
-    if units < 1:
-        raise ValueError(f"units must be at least 1, not {units}")
+        raise ValueError(
+            f"kls must be (K, L) or (K, C, L) nats, as inference.unit_kl_by_cluster gives them, got {_described(kls)}"
+        )
+    check_counts(units=units)
     by_class = kls.ndim == 3
     stacked = kls if by_class else kls[:, None]  # (K, C, L)
     names = names_of_classes(class_names if by_class else None, stacked.shape[1])
@@ -118,10 +122,12 @@ def component_kl(kls: Tensor, *, order: Tensor | None = None, component_names: S
         Willetts et al., "Semi-unsupervised learning with deep generative models", 2019, arXiv:1901.08560, Fig. C.6.
     """
     if not isinstance(kls, Tensor) or kls.ndim != 3 or len(kls) != kls.shape[1] or len(kls) < 2:
-        raise ValueError("kls must be (K, K, L) nats with K ≥ 2, as inference.component_kl gives them")
+        raise ValueError(
+            f"kls must be (K, K, L) nats with K ≥ 2, as inference.component_kl gives them, got {_described(kls)}"
+        )
     if not bool(kls.isfinite().all()):
-        raise ValueError("kls holds NaN or infinity; are the weights of p(z | y) finite?")
-    names = names_of_classes(component_names, len(kls))
+        raise ValueError("kls must be finite, got NaN or infinity; check the weights of p(z | y)")
+    names = names_of_classes(component_names, len(kls), "component_names")
     pairs = kls[~torch.eye(len(kls), dtype=torch.bool, device=kls.device)]  # (K · (K - 1), L)
     units = _order(order, pairs.mean(0))
     side = float(np.clip(0.42 * len(kls), 3.0, 7.0))
@@ -131,6 +137,12 @@ def component_kl(kls: Tensor, *, order: Tensor | None = None, component_names: S
     _profile(right, to_numpy(pairs)[:, units])
     right.set_xlabel(_ordered("mean", order))
     return figure
+
+
+def _described(kls: object) -> str:
+    if not isinstance(kls, Tensor):
+        return type(kls).__name__
+    return f"shape {tuple(kls.shape)} with {int(kls.isfinite().sum())} finite values"
 
 
 def _panels(heights: np.ndarray) -> Figure:
@@ -150,7 +162,7 @@ def _panels(heights: np.ndarray) -> Figure:
 def _bars(
     axes: Axes, heights: np.ndarray, colour: str, label: str | None = None, bottoms: np.ndarray | None = None
 ) -> None:
-    """One bar a unit, numbered from 1, as one artist: thirty panels of stacks hold thousands of bars."""
+    """One bar a unit, numbered from 1, all as one artist, since thirty panels of stacks hold thousands of bars."""
     units = np.arange(1, len(heights) + 1)
     half = 0.4 if len(units) <= MOST_UNITS_WITH_GAPS else 0.5
     edges = np.stack([units - half, units + half], 1).ravel()
@@ -159,7 +171,7 @@ def _bars(
     axes.stairs(values + lower, edges, baseline=lower, fill=True, color=colour, label=label)
 
 
-def _plain(axes: Axes, num_units: int) -> None:
+def _frameless(axes: Axes, num_units: int) -> None:
     """Units from 1 to the last across, no frame."""
     axes.set_xlim(0.4, num_units + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
@@ -169,7 +181,7 @@ def _plain(axes: Axes, num_units: int) -> None:
 
 def _stack(axes: Axes, heights: np.ndarray, title: str) -> None:
     """Bars (C, units), one class upon the other."""
-    _plain(axes, heights.shape[1])
+    _frameless(axes, heights.shape[1])
     axes.set_title(title, fontsize="small")
     if np.isnan(heights).any():
         axes.text(0.5, 0.5, "no rows", transform=axes.transAxes, ha="center", va="center", color="0.5")
@@ -234,7 +246,7 @@ def _profile(axes: Axes, pairs: np.ndarray) -> None:
     """The largest and the mean over the pairs (pairs, L) of every unit."""
     _bars(axes, pairs.max(0), "C0", "largest of all pairs")
     _bars(axes, pairs.mean(0), "C1", "mean of all pairs")
-    _plain(axes, pairs.shape[1])
+    _frameless(axes, pairs.shape[1])
     axes.set_ylabel("KL in nats")
     axes.set_box_aspect(0.8)
     axes.set_title("Where components differ, unit by unit", fontsize="medium")

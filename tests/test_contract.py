@@ -437,9 +437,9 @@ def test_a_guide_without_encode(use):
 @pytest.mark.parametrize("name", PAPERS)
 def test_a_latent_that_a_guide_does_not_have(name):
     guide = small(name).guide
-    with pytest.raises(ValueError, match="not 'no such site'") as error:
+    with pytest.raises(ValueError, match="got 'no such site'") as error:
         contract.encode(guide, X, "no such site")
-    assert all(repr(site) in str(error.value) for site in contract.latents(guide))
+    assert all(site in str(error.value) for site in contract.latents(guide))
 
 
 @pytest.mark.parametrize("objective", [ELBO, SemiSupervisedELBO])

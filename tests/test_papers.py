@@ -61,7 +61,7 @@ def test_every_row_takes_the_networks_settings(name):
     """`build` takes widths, activation and likelihood; a row that takes no normal likelihood says so."""
     build, settings = PAPERS[name].build, {"hidden": (4, 5), "z_dim": 2, "activation": "relu"}
     if name in BINARY:
-        with pytest.raises(ValueError, match=f"{name} needs likelihood='bernoulli', got 'normal': .* binary x"):
+        with pytest.raises(ValueError, match=f"likelihood must be 'bernoulli' for {name}, got 'normal'; .* binary x"):
             build(6, 3, **settings, likelihood="normal")
         objective = build(6, 3, **settings)
     else:
@@ -228,10 +228,10 @@ def test_the_prior_where_nothing_or_everything_is_hidden():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ((10, [10], 1), r"hidden_classes must be among 0 to 9 .* got \[10\] and 1"),
-        ((10, [-1, 3], 1), r"hidden_classes must be among 0 to 9 .* got \[-1, 3\] and 1"),
-        ((10, [3], -1), r"extra_classes not negative, got \[3\] and -1"),
-        ((10, [], 2), "extra_classes have no mass without hidden classes; leave the prior uniform"),
+        ((10, [10], 1), r"hidden_classes must be among 0 to 9, got \[10\]"),
+        ((10, [-1, 3], 1), r"hidden_classes must be among 0 to 9, got \[-1, 3\]"),
+        ((10, [3], -1), r"extra_classes must be an integer of at least 0, got -1"),
+        ((10, [], 2), "extra_classes must be 0 without hidden classes, .* got 2; leave the prior uniform"),
     ],
 )
 def test_errors_of_the_prior(call, message):

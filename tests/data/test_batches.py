@@ -144,7 +144,7 @@ def test_the_state_after_the_last_batch_is_that_after_the_pass():
 
 @pytest.mark.parametrize("state", [{}, {"generator": 3}, {"generator": torch.zeros(4)}, None])
 def test_a_wrong_state_is_refused(state):
-    with pytest.raises(ValueError, match="state: expected what state_dict"):
+    with pytest.raises(ValueError, match="state must be what state_dict"):
         batches(*numbered(), **SIZES).load_state_dict(state)
 
 
@@ -319,34 +319,34 @@ def with_value(value, rows=(3, 5)):
 
 X, Y = numbered()
 BAD = [
-    ({"x": X[:, 0]}, r"x: expected floating numbers of shape \(N, D\), got torch.float32 of shape \(23,\)"),
-    ({"x": X.long()}, "x: expected floating numbers .* got torch.int64"),
-    ({"x": X[:0], "y": Y[:0]}, "x: expected at least one row and one column"),
-    ({"x": X[:, :0]}, "x: expected at least one row and one column"),
-    ({"x": np.array([["a"]])}, "x: expected numbers, got an array of <U1"),
-    ({"x": with_value(math.nan)}, "x: 2 of 23 rows hold NaN or infinity, the first is row 3"),
-    ({"x": with_value(-math.inf)}, "x: 2 of 23 rows hold NaN or infinity"),
-    ({"y": Y[:-1]}, "y: expected one label for each of the 23 rows, got 22"),
-    ({"y": Y.float()}, "y: expected integer labels .* got torch.float32"),
-    ({"y": Y > 0}, "y: expected integer labels .* got torch.bool"),
-    ({"y": Y.unsqueeze(1)}, r"y: expected integer labels of shape \(N,\), .* shape \(23, 1\)"),
-    ({"y": Y - 1}, "y: expected classes from 0 up, or -1 for unlabelled, got -2"),
-    ({"num_classes": 2}, "y: expected labels 0..1, or -1, got 2; num_classes=2"),
-    ({"num_classes": -1}, "num_classes: expected a whole number of at least 0, got -1"),
-    ({"num_classes": 4}, r"y: no labelled row in class \[3\]; label some, or give hidden_classes=\[3\]"),
-    ({"y": torch.where(Y == 1, -1, Y)}, r"y: no labelled row in class \[1\]"),
-    ({"y": None}, "y: no row is labelled"),
-    ({"y": torch.full((23,), -1)}, "y: no row is labelled; .* labelled_batch_size=0"),
-    ({"hidden_classes": [3]}, r"hidden_classes: no class 3; there are \[0, 1, 2\]"),
-    ({"hidden_classes": [2]}, "hidden_classes: class 2 has labels in y; hide them with mask_labels"),
-    ({"labelled_batch_size": -1}, "labelled_batch_size: expected a whole number of at least 0, got -1"),
-    ({"labelled_batch_size": 2.0}, "labelled_batch_size: expected a whole number of at least 0, got 2.0"),
-    ({"unlabelled_batch_size": 0}, "unlabelled_batch_size: expected a whole number of at least 1, got 0"),
-    ({"unlabelled_batch_size": True}, "unlabelled_batch_size: expected a whole number"),
-    ({"labelled_batch_size": 0, "y": Y.clamp(min=0)}, "y: every row is labelled, and labelled_batch_size=0 leaves"),
-    ({"seed": "a"}, "seed: expected a whole number of at least 0, got 'a'"),
-    ({"seed": 2**63}, "seed: expected a whole number below"),
-    ({"binarize": True}, r"x: to binarise, expected values in \[0, 1\], got 0 to 22; scale it"),
+    ({"x": X[:, 0]}, r"x must be floating numbers of shape \(N, D\), got torch.float32 of shape \(23,\)"),
+    ({"x": X.long()}, "x must be floating numbers .* got torch.int64"),
+    ({"x": X[:0], "y": Y[:0]}, "x must have at least one row and one column"),
+    ({"x": X[:, :0]}, "x must have at least one row and one column"),
+    ({"x": np.array([["a"]])}, "x must be numbers, got an array of <U1"),
+    ({"x": with_value(math.nan)}, "x must be finite, got NaN or infinity in 2 of 23 rows, the first is row 3"),
+    ({"x": with_value(-math.inf)}, "x must be finite, got NaN or infinity in 2 of 23 rows"),
+    ({"y": Y[:-1]}, "y must have one label for each of the 23 rows, got 22"),
+    ({"y": Y.float()}, "y must be integer labels .* got torch.float32"),
+    ({"y": Y > 0}, "y must be integer labels .* got torch.bool"),
+    ({"y": Y.unsqueeze(1)}, r"y must be integer labels of shape \(N,\), .* shape \(23, 1\)"),
+    ({"y": Y - 1}, "y must hold classes from 0 up, or -1 where unlabelled, got -2"),
+    ({"num_classes": 2}, "num_classes must be above 2, the largest class in y, got 2"),
+    ({"num_classes": -1}, "num_classes must be an integer of at least 0, got -1"),
+    ({"num_classes": 4}, r"y must have .* in every class, got none in \[3\]; label some, or give hidden_classes=\[3\]"),
+    ({"y": torch.where(Y == 1, -1, Y)}, r"y must have a labelled row in every class, got none in \[1\]"),
+    ({"y": None}, "y must have a labelled row, got none"),
+    ({"y": torch.full((23,), -1)}, "y must have a labelled row, got none; .* labelled_batch_size=0"),
+    ({"hidden_classes": [3]}, r"hidden_classes must be among the classes \[0, 1, 2\], got 3"),
+    ({"hidden_classes": [2]}, "hidden_classes must have no labels in y, got class 2, .* hide them with mask_labels"),
+    ({"labelled_batch_size": -1}, "labelled_batch_size must be an integer of at least 0, got -1"),
+    ({"labelled_batch_size": 2.0}, "labelled_batch_size must be an integer of at least 0, got 2.0"),
+    ({"unlabelled_batch_size": 0}, "unlabelled_batch_size must be an integer of at least 1, got 0"),
+    ({"unlabelled_batch_size": True}, "unlabelled_batch_size must be an integer"),
+    ({"labelled_batch_size": 0, "y": Y.clamp(min=0)}, "y must have an unlabelled row with labelled_batch_size=0"),
+    ({"seed": "a"}, "seed must be an integer of at least 0, got 'a'"),
+    ({"seed": 2**63}, r"seed must be below 2\*\*63"),
+    ({"binarize": True}, r"x must lie in \[0, 1\] to be binarised, got values from 0 to 22; scale it"),
 ]
 
 

@@ -33,12 +33,12 @@ def test_binarize_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize("x", [torch.tensor([1.1]), torch.tensor([-0.1]), torch.tensor([math.nan])])
 def test_binarize_refuses_what_is_no_probability(x):
-    with pytest.raises(ValueError, match=r"x: to binarise, expected values in \[0, 1\].*divide by 255"):
+    with pytest.raises(ValueError, match=r"x must lie in \[0, 1\] to be binarised.*divide by 255"):
         binarize(x, 0)
 
 
 def test_binarize_refuses_integers():
-    with pytest.raises(ValueError, match="x: expected floating probabilities"):
+    with pytest.raises(ValueError, match="x must be floating probabilities"):
         binarize(torch.tensor([1], dtype=torch.uint8), 0)
 
 
@@ -47,7 +47,7 @@ def test_pixel_filter_keeps_what_varies():
     x = 0.5 + spread * torch.tensor([[1.0], [-1.0]])  # standard deviations are `spread`
     assert pixel_filter(x).tolist() == [False, False, True, True]
     assert pixel_filter(x, threshold=0.2).tolist() == [False, False, False, True]
-    with pytest.raises(ValueError, match=r"threshold: no pixel varies by more than 0\.6; lower it"):
+    with pytest.raises(ValueError, match=r"threshold must be below 0\.5, by which a pixel varies most, got 0\.6"):
         pixel_filter(x, 0.6)
-    with pytest.raises(ValueError, match="x: expected floating numbers"):
+    with pytest.raises(ValueError, match="x must be floating numbers"):
         pixel_filter(x[0])

@@ -72,24 +72,24 @@ def test_every_row_is_drawn_as_often():
 
 
 BAD_MASKS = [
-    ({}, "per_class, fraction: expected exactly one of the two, got per_class=None, fraction=None"),
-    ({"per_class": 1, "fraction": 0.1}, "per_class, fraction: expected exactly one of the two"),
-    ({"per_class": -1}, "per_class: expected a whole number of at least 0, got -1"),
-    ({"per_class": 1.5}, "per_class: expected a whole number"),
+    ({}, "either per_class or fraction must be given, got per_class=None and fraction=None"),
+    ({"per_class": 1, "fraction": 0.1}, "either per_class or fraction must be given"),
+    ({"per_class": -1}, "per_class must be an integer of at least 0, got -1"),
+    ({"per_class": 1.5}, "per_class must be an integer"),
     (
         {"per_class": 11},
-        r"per_class: expected at most 10, the labelled rows of class 0, got 11; .*hidden_classes=\[0\]",
+        r"per_class must be at most 10, the labelled rows of class 0, got 11; .*hidden_classes=\[0\]",
     ),
-    ({"fraction": 0}, r"fraction: expected a number in \(0, 1\], got 0; .*per_class=0"),
-    ({"fraction": 1.01}, r"fraction: expected a number in \(0, 1\], got 1.01"),
-    ({"fraction": math.nan}, r"fraction: expected a number in \(0, 1\], got nan"),
-    ({"fraction": "a"}, r"fraction: expected a number in \(0, 1\], got 'a'"),
-    ({"per_class": 1, "hidden_classes": [5]}, r"hidden_classes: no class 5; there are \[0, 1, 2, 3, 4\]"),
-    ({"per_class": 1, "hidden_classes": range(5)}, "hidden_classes: no class is left; .*per_class=0"),
-    ({"per_class": 1, "y": torch.full((3,), -1)}, "y: no row is labelled; .*per_class=0"),
-    ({"per_class": 1, "y": TRUTH.float()}, "y: expected integer labels"),
-    ({"per_class": 1, "y": TRUTH - 3}, "y: expected classes from 0 up"),
-    ({"per_class": 1, "seed": -1}, "seed: expected a whole number"),
+    ({"fraction": 0}, r"fraction must be above 0 and at most 1, got 0; .*per_class=0"),
+    ({"fraction": 1.01}, r"fraction must be above 0 and at most 1, got 1.01"),
+    ({"fraction": math.nan}, r"fraction must be above 0 and at most 1, got nan"),
+    ({"fraction": "a"}, r"fraction must be above 0 and at most 1, got 'a'"),
+    ({"per_class": 1, "hidden_classes": [5]}, r"hidden_classes must be among the classes \[0, 1, 2, 3, 4\], got 5"),
+    ({"per_class": 1, "hidden_classes": range(5)}, "hidden_classes must leave a class with labels, .*per_class=0"),
+    ({"per_class": 1, "y": torch.full((3,), -1)}, "y must have a labelled row, got none; .*per_class=0"),
+    ({"per_class": 1, "y": TRUTH.float()}, "y must be integer labels"),
+    ({"per_class": 1, "y": TRUTH - 3}, "y must hold classes from 0 up"),
+    ({"per_class": 1, "seed": -1}, "seed must be an integer"),
 ]
 
 

@@ -407,7 +407,7 @@ def test_every_paper_takes_every_posterior(paper: str, settings: dict[str, Any])
     build = partial(PAPERS[paper].build, D, K, **SMALL, **SMALLER.get(paper, {}), **settings)
     flow = settings.get("flow")
     if paper == "untapped" and flow and not FLOWS[flow].invertible:
-        with pytest.raises(ValueError, match=f"untapped scores values of z that the flow did not draw, and '{flow}'"):
+        with pytest.raises(ValueError, match=f"flow must have an inverse for untapped, .*, got '{flow}'"):
             build()
         return
     objective = build()
@@ -589,7 +589,7 @@ def test_correlated_guides_close_the_gap(build: Callable[..., nn.Module]) -> Non
 
 def message_of(error: Any) -> str:
     """The flow that the message of a flow without an inverse names in its place."""
-    found = re.search(r"has no inverse, so that only its own draws can be scored; .* such as '(\S+)'", str(error.value))
+    found = re.search(r"must be the flow's last draw, .* has no inverse, .* such as '(\S+)'", str(error.value))
     assert found
     return found[1]
 
@@ -719,24 +719,27 @@ def test_the_central_value_is_the_image_of_the_bases_mean(flow: str, amortised: 
 
 ERRORS: dict[str, tuple[Callable[[], Any], str]] = {
     "unknown": (lambda: FlowNet((D,), L, flow="glow"), "flow must be one of planar, .* or a callable .*, got 'glow'"),
-    "length": (lambda: FlowNet((D,), L, length=0), "a flow has a length of at least 1, got 0"),
+    "length": (lambda: FlowNet((D,), L, length=0), "length must be an integer of at least 1, got 0"),
     "amortised callable": (
         lambda: FlowNet((D,), L, flow=transforms.planar, amortised=True),
-        "has no amortised form; choose one of planar, ",
+        "flow must have an amortised form, got .*, which has none; choose one of planar, ",
     ),
-    "flow and rank": (lambda: posterior(flow="iaf", rank=2), "a flow or a rank, got flow='iaf' and rank=2"),
+    "flow and rank": (lambda: posterior(flow="iaf", rank=2), "flow or rank must be None, got flow='iaf' and rank=2"),
     "flow and rank of a paper": (
         lambda: PAPERS["m2"].build(D, K, flow="iaf", rank=2),
-        "a flow or a rank, got flow='iaf' and rank=2",
+        "flow or rank must be None, got flow='iaf' and rank=2",
     ),
-    "rank": (lambda: LowRankNormalNet((D,), L, rank=0), "rank must be a positive number of columns, got 0"),
-    "rank of a paper": (lambda: PAPERS["m2"].build(D, K, rank=0), "rank must be a positive number of columns, got 0"),
+    "rank": (lambda: LowRankNormalNet((D,), L, rank=0), "rank must be an integer of at least 1, got 0"),
+    "rank of a paper": (lambda: PAPERS["m2"].build(D, K, rank=0), "rank must be an integer of at least 1, got 0"),
     "unknown of a paper": (lambda: PAPERS["m1"].build(D, flow="glow"), "flow must be one of .* got 'glow'"),
     "unknown of untapped": (lambda: PAPERS["untapped"].build(D, K, flow="glow"), "flow must be one of .* got 'glow'"),
-    "length of a paper": (lambda: PAPERS["m1"].build(D, flow="iaf", flow_length=0), "a length of at least 1, got 0"),
+    "length of a paper": (
+        lambda: PAPERS["m1"].build(D, flow="iaf", flow_length=0),
+        "length must be an integer of at least 1, got 0",
+    ),
     "width of a paper": (
         lambda: PAPERS["appendix-c"].build(D, K, z_dim=4, flow="iaf"),
-        "the flow 'iaf' needs 2 dimensions or more and does nothing in 1; choose one of planar, ",
+        "flow must suit a latent of width 1, got 'iaf', which needs 2 or more; choose one of planar, ",
     ),
     "another width": (
         lambda: FlowNet((D,), L)(torch.zeros(N, K)),
@@ -761,7 +764,7 @@ def choices(call: Callable[[], Any], message: str) -> list[str]:
 
 @pytest.mark.parametrize("flow", [name for name, family in FLOWS.items() if family.least_dim > 1])
 def test_a_flow_that_does_nothing_in_one_dimension_names_those_that_do(flow: str) -> None:
-    for name in choices(lambda: FlowNet((D,), 1, flow=flow), f"'{flow}' needs 2 dimensions or more and does nothing"):
+    for name in choices(lambda: FlowNet((D,), 1, flow=flow), f"width 1, got '{flow}', which needs 2 or more"):
         z, _, u = drawn(made(name, dim=1)(torch.randn(N, D), torch.randn(N, K)))
         assert ((z - u).diff(dim=0).abs() > 1e-6).all()  # more than a shift
 
@@ -771,7 +774,9 @@ def test_a_flow_that_does_nothing_in_one_dimension_names_those_that_do(flow: str
 def test_a_flow_without_an_amortised_form_names_those_with_one(flow: str, dim: int) -> None:
     if dim < FLOWS[flow].least_dim:
         pytest.skip(f"{flow} does nothing in one dimension")
-    for name in choices(lambda: FlowNet((D,), dim, flow=flow, amortised=True), f"'{flow}' has no amortised form"):
+    for name in choices(
+        lambda: FlowNet((D,), dim, flow=flow, amortised=True), f"flow must have an amortised form, got '{flow}'"
+    ):
         assert FlowNet((D,), dim, flow=name, amortised=True).features is not None
 
 

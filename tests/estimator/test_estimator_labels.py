@@ -126,7 +126,7 @@ def test_the_bound_s_rows_are_a_part_of_those_without_a_label():
         ([0.5, 1.5, -1, -1], "Unknown label type"),
         ([0, float("inf"), 1, -1], "infinity"),
         ([[0, 1], [1, 0], [0, 1], [1, 1]], "1d array"),
-        (["a", 1, None, None], "mixes strings and other labels"),
+        (["a", 1, None, None], "y must hold labels of one type"),
         ([0, 1, -1], "inconsistent numbers of samples"),
     ],
     ids=["real", "infinite", "matrix", "mixed", "short"],

@@ -27,7 +27,7 @@ from helpers.estimators import small
         ({"settings": {"wings": 2}}, "wings"),
         ({"settings": {"likelihood": "normal"}}, "settings has likelihood, which is an argument of its own"),
         ({"flow": "real-nvp"}, "real-nvp"),
-        ({"model": "untapped"}, "untapped needs likelihood='bernoulli'"),
+        ({"model": "untapped"}, "likelihood must be 'bernoulli' for untapped"),
         ({"device": "tpu"}, "device must be one of"),
     ],
 )

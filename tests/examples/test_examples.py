@@ -256,7 +256,7 @@ BAD = [
     (["--learning-rate", "-1"], "argument --learning-rate: must be positive"),
     (["--learning-rate", "nan"], "argument --learning-rate: must be positive"),
     (["--weight-decay", "inf"], "argument --weight-decay: must be finite"),
-    (["--data", "imagenet"], "--data: no data set 'imagenet'; there are digits, moons"),
+    (["--data", "imagenet"], "--data must be one of digits, moons"),
     (["--data", "nowhere.npz"], "nowhere.npz"),
     (["--data", "mnist", "--data-root", "nowhere"], "torchvision.datasets.MNIST"),
     (["--device", "abacus"], "argument --device: invalid choice: 'abacus' (choose from"),
@@ -286,8 +286,8 @@ BAD = [
     (["--data", "{archives}/nan.npz"], "NaN"),
     (["--data", "{archives}/huge.npz", "--labels", "3"], "NaN"),
     (["--data", "{archives}/missing_class.npz", "--labels", "3"], "has no training row labelled 1"),
-    (["--data", "{archives}/text.npz"], "not an .npz archive"),
-    (["--data", "{archives}/short.npz"], "not an .npz archive"),
+    (["--data", "{archives}/text.npz"], "text.npz must be an .npz archive"),
+    (["--data", "{archives}/short.npz"], "short.npz must be an .npz archive"),
 ]
 
 

@@ -53,9 +53,12 @@ BAD_CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     "a box of nothing": (lambda: built("untapped", half_width=0.0), "low must be below high, got"),
     "untapped with real x": (
         lambda: built("untapped", likelihood="normal"),
-        "untapped needs likelihood='bernoulli', got 'normal': its reverse process has a binary x",
+        "likelihood must be 'bernoulli' for untapped, got 'normal'; its reverse process has a binary x",
     ),
-    "labels for the VAE itself": (lambda: vae().model(X, Y), "the VAE has no label: call it with x alone"),
+    "labels for the VAE itself": (
+        lambda: vae().model(X, Y),
+        "y must be None, since the VAE has no label, got one; call it with x alone",
+    ),
     "labels for the VAE": (lambda: SemiSupervisedELBO(vae().model, vae().guide)(X, Y, None), "VAE has no label"),
 }
 

@@ -68,7 +68,10 @@ def test_a_model_without_classes_has_sliders_alone_that_reach_its_start():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"site": "a"}, "no latent 'a'"), ({"start": torch.zeros(3)}, r"start must be of shape \(2,\)")],
+    [
+        ({"site": "a"}, "site must be a latent of the model, got 'a'"),
+        ({"start": torch.zeros(3)}, r"start must be of shape \(2,\)"),
+    ],
 )
 def test_what_has_no_slider_is_refused(m2, settings, message):
     with pytest.raises(ValueError, match=message):
