@@ -108,6 +108,8 @@ def keeps_encode(guide: nn.Module) -> bool:
     fixed = poutine.condition(guide, means)
     q = sites(fixed, X)
     q = sites(fixed, X, most_probable(q["y"]["fn"])) if "y" in q else q
+    if not set(declared) <= q.keys():
+        return False
     same = all(torch.allclose(central_value(q[name]["fn"]), means[name], atol=1e-6) for name in declared)
     return same and torch.equal(contract.encode(guide, X), means[declared[0]])
 
