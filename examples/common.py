@@ -70,10 +70,9 @@ class Task:
         return self.dataset.train.x[without] if without.any() else self.dataset.train.x
 
     @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """Rows and rows in a batch, of both kinds: the arguments of a paper's `weights`."""
-        rows = self.batches
-        return rows.num_labelled, rows.num_unlabelled, rows.labelled_batch_size, rows.unlabelled_batch_size
+    def sizes(self) -> tuple[int, int]:
+        """Labelled and unlabelled rows: the arguments of a paper's `weights`."""
+        return self.batches.num_labelled, self.batches.num_unlabelled
 
     @property
     def x_dim(self) -> int:
