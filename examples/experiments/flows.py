@@ -9,8 +9,9 @@ from semipyro.data import binarize, load
 from semipyro.distributions import FLOWS
 from semipyro.inference import Objective, log_likelihood
 from semipyro.plots.common import new_figure
+from shared.run_folder import read_settings
 
-from .base import Experiment, Metrics, Number, Record, Settings, parsed, run_script, script
+from .base import Experiment, Metrics, Number, Record, Settings, run_script, script
 
 PAPER = "our own"
 MODELS: dict[str, tuple[str, Settings]] = {
@@ -55,10 +56,10 @@ def measure(settings: Settings, seed: int, folder: Path) -> Metrics:
     """A run, and its importance-weighted bound."""
 
     def after(objective: Objective, folder: Path) -> Metrics:
-        args = parsed(settings, seed, folder)
-        x = load(args.data).test.x[:ROWS]
+        ran = read_settings(folder / "settings.json")
+        x = load(ran["data"]).test.x[:ROWS]
         torch.manual_seed(seed)
-        x = x if args.likelihood == "normal" else binarize(x, seed=0)
+        x = x if ran["likelihood"] == "normal" else binarize(x, seed=0)
         return {"iw_bound": float(log_likelihood(objective.model, objective.guide, x, num_samples=DRAWS).mean())}
 
     return run_script(settings, seed, folder, after=after)

@@ -7,12 +7,16 @@ from typing import Any
 
 import ss_vae_m2
 import torch
-from common import make_objective, make_task, network_settings, train, weight_settings
 from matplotlib.figure import Figure
 from semipyro.data import load
 from semipyro.files import write_whole
 from semipyro.inference import Objective, accuracy
+from semipyro.papers import PAPERS
 from semipyro.plots.common import new_figure
+from shared.fitting import read_fitting
+from shared.run_folder import read_output
+from shared.task import make_task, read_data
+from shared.training import begin, train
 from torch import Tensor
 
 from .base import Claim, Experiment, Metrics, Number, Record, Settings, budgeted, parsed, run_script, script
@@ -308,9 +312,12 @@ def selection(budget: str) -> dict[str, Settings]:
 def measure_selection(settings: Settings, seed: int, folder: Path) -> Metrics:
     """One training, and two of its epochs: the best on validation labels, and the one with the lowest loss."""
     args = parsed(settings, seed, folder)
-    task = make_task(args)
-    build = network_settings(args, task) | weight_settings(args, task, "m2", ss_vae_m2.WEIGHTS, "alpha")
-    objective = make_objective(args, "m2", "M2", task, build)
+    fitting, output = read_fitting(args), read_output(args)
+    task = make_task(read_data(args), likelihood=args.likelihood)
+    recipe = ss_vae_m2.choose(args, task)
+    torch.manual_seed(seed)
+    objective = PAPERS[recipe.paper].build(**recipe.build)
+    begin(objective, recipe, task, fitting, output)
     lowest = folder / "lowest.pt"
 
     def keep(row: dict[str, float]) -> None:
@@ -318,7 +325,7 @@ def measure_selection(settings: Settings, seed: int, folder: Path) -> Metrics:
             found = {"loss": row["loss"], "weights": objective.state_dict()}
             write_whole(lowest, lambda temporary: torch.save(found, temporary))
 
-    history = train(args, objective, task, report=keep)
+    history = train(objective, task, fitting, output, report=keep)
     test = task.dataset.test
     found = {"test_accuracy": accuracy(objective.guide.classify, test.x, test.y)}
     objective.load_state_dict(torch.load(lowest)["weights"])
