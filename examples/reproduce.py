@@ -89,7 +89,7 @@ def chosen(names: Sequence[str]) -> list[Experiment]:
 
 
 def tell(args: argparse.Namespace) -> None:
-    """`list`."""
+    """Names the experiments: what `list` does."""
     for experiment in EXPERIMENTS.values():
         cells = (
             f"the cells of {experiment.of}" if experiment.of else f"{len(experiment.cells('desk'))} cells at the desk"
@@ -99,7 +99,7 @@ def tell(args: argparse.Namespace) -> None:
 
 
 def show(args: argparse.Namespace) -> None:
-    """`show`."""
+    """Prints tables and draws figures: what `show` does."""
     named = chosen(args.names)
     for experiment in named or EXPERIMENTS.values():
         if named or report.machines(experiment, args.results):
@@ -120,7 +120,7 @@ def write_page(results: Path) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """`run`."""
+    """Computes the cells that are not done: what `run` does."""
     if args.data_root:
         os.environ["SEMIPYRO_DATA"] = args.data_root
     for folder in (args.work, args.results):

@@ -30,7 +30,7 @@ from shared.report import print_files, print_table, tell_bound, tell_classes
 from shared.run_folder import Output, folder_of_form, read_output
 from shared.summary import measure_bound, write_summary
 from shared.task import Task, make_task, read_data
-from shared.training import begin, train
+from shared.training import begin_run, train
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     recipe = choose(args, task)
     torch.manual_seed(task.seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin(objective, recipe, task, fitting, output)
+    begin_run(objective, recipe, task, fitting, output)
 
     # Fit. The bound on the validation rows chooses the epoch, as it needs no label.
     history = train(objective, task, fitting, output, monitor="unlabelled")

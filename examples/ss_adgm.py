@@ -29,7 +29,7 @@ from shared.report import print_files, print_table, tell_details
 from shared.run_folder import folder_of_form, read_output
 from shared.summary import measure_bound, write_summary
 from shared.task import Task, make_task, read_data
-from shared.training import begin, train
+from shared.training import begin_run, train
 from torch import nn
 
 FORMS = {
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     recipe = choose(args, task)
     torch.manual_seed(task.seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin(objective, recipe, task, fitting, output)
+    begin_run(objective, recipe, task, fitting, output)
     untrained = new_baseline(args, objective, task)
 
     # Fit, and train the classifier of the labels alone.

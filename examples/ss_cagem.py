@@ -26,7 +26,7 @@ from shared.report import print_files, print_table, tell_details
 from shared.run_folder import read_output
 from shared.summary import measure_bound, write_summary
 from shared.task import Task, make_task, read_data
-from shared.training import begin, train
+from shared.training import begin_run, train
 
 WEIGHTS = {"classification_weight": 10.0}
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     recipe = choose(args, task)
     torch.manual_seed(task.seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin(objective, recipe, task, fitting, output)
+    begin_run(objective, recipe, task, fitting, output)
     untrained = CategoricalNet((task.x_dim,), task.y_dim, hidden=args.hidden, activation=args.activation)
 
     # Fit, and train the classifier of the labels alone.

@@ -28,7 +28,7 @@ from shared.report import print_files, print_table, tell_details
 from shared.run_folder import folder_of_form, read_output
 from shared.summary import measure_bound, write_summary
 from shared.task import Task, make_task, read_data
-from shared.training import begin, train
+from shared.training import begin_run, train
 
 FORMS = {
     "ours": ("latent-classifier", "the thesis' model", 0.5),
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(task.seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
     start_from(args.start_from, objective)
-    begin(objective, recipe, task, fitting, output)
+    begin_run(objective, recipe, task, fitting, output)
     untrained = CategoricalNet((task.x_dim,), task.y_dim, hidden=args.hidden, activation=args.activation)
 
     # Fit, and train the classifier of the labels alone.

@@ -24,7 +24,7 @@ from shared.report import print_files, print_table, tell_bound
 from shared.run_folder import Output, read_output
 from shared.summary import measure_bound, write_summary
 from shared.task import Task, make_task, read_data
-from shared.training import begin, train
+from shared.training import begin_run, train
 from torch import Tensor
 
 CLASSIFIERS = ("svm", "logistic", "knn", "label-spreading")
@@ -42,7 +42,7 @@ def parser() -> Parser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Reads the flags, and learns."""
+    """Reads the flags, loads the data, and takes the steps."""
     fitting, output = read_fitting(args), read_output(args)
     task = make_task(read_data(args), likelihood=args.likelihood)
     learn(task, choose(args, task), fitting, output, args.classifier)
@@ -60,7 +60,7 @@ def learn(task: Task, recipe: Recipe, fitting: Fitting, output: Output, classifi
     # Model p(x, z), guide q(z | x), and the bound that both are trained on.
     torch.manual_seed(task.seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin(objective, recipe, task, fitting, output)
+    begin_run(objective, recipe, task, fitting, output)
 
     # Fit. No label is read: the bound on the validation rows chooses the epoch.
     history = train(objective, task, fitting, output, monitor="unlabelled")

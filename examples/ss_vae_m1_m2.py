@@ -31,7 +31,7 @@ from shared.report import print_files, print_table, tell_details
 from shared.run_folder import Output, check_folder, load_run, read_output, read_settings
 from shared.summary import measure_bound, write_summary
 from shared.task import DataSettings, Task, make_task, read_data
-from shared.training import begin, train
+from shared.training import begin_run, train
 from torch import Tensor
 
 LEAST_SPREAD = 0.1  # standard deviation of a unit's posterior means over the training rows, for it to be a feature
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     recipe = Recipe("m1-m2", "M1+M2", build)
     torch.manual_seed(task.seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin(objective, recipe, task, fitting, output)
+    begin_run(objective, recipe, task, fitting, output)
     untrained = copy.deepcopy(objective.guide.q_y)
 
     # Fit, and train the classifier of the labels alone.
@@ -110,7 +110,7 @@ def check(args: argparse.Namespace, task: Task, output: Output) -> None:
 
 
 def trained_m1(args: argparse.Namespace, task: Task) -> Objective:
-    """M1 of a finished run; of a new one where the folder holds none, or one that was stopped."""
+    """M1 of the run in --m1, which is trained first where there is none, or trained on where it was stopped."""
     if not (args.m1 / "summary.json").exists():
         train_m1(args, task)
     found = read_settings(args.m1 / "settings.json")

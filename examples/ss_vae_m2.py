@@ -26,7 +26,7 @@ from shared.report import print_files, print_table, tell_details
 from shared.run_folder import folder_of_form, read_output
 from shared.summary import write_summary
 from shared.task import Task, make_task, read_data
-from shared.training import begin, progress
+from shared.training import begin_run, progress
 
 
 def parser() -> Parser:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     objective = PAPERS[recipe.paper].build(**recipe.build)
     start_from(args.start_from, objective)
     untrained = copy.deepcopy(objective.guide.q_y)
-    begin(objective, recipe, task, fitting, output)
+    begin_run(objective, recipe, task, fitting, output)
 
     # Fit, with a checkpoint every epoch; the objective ends with the weights of the best one.
     history = fit(

@@ -36,7 +36,7 @@ from shared.report import print_files, print_table, tell_bound, tell_classes
 from shared.run_folder import Output, read_output
 from shared.summary import measure_bound, write_summary
 from shared.task import Task, make_task, read_data
-from shared.training import begin, train
+from shared.training import begin_run, train
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -68,7 +68,7 @@ def parser() -> Parser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Learns, tells, and draws."""
+    """Takes the steps from the data to the measures, tells what came of them, and draws."""
     learnt = learn(args)
     tell(learnt.task, learnt.output, learnt.summary)
     if learnt.output.figures:
@@ -114,7 +114,7 @@ def learn(args: argparse.Namespace) -> Learnt:
     recipe = Recipe("untapped", "untapped", settings(args, task))
     torch.manual_seed(task.seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin(objective, recipe, task, fitting, output)
+    begin_run(objective, recipe, task, fitting, output)
 
     # Fit, and fit M2 beside it, on the same batches; read what each dimension of y stands for.
     same = replace(task, batches=copy.deepcopy(task.batches))

@@ -51,7 +51,7 @@ def table1(budget: str) -> dict[str, Settings]:
 
 
 def measure(settings: Settings, seed: int, folder: Path) -> Metrics:
-    """A run, and the KL of each unit."""
+    """Runs the script, and measures the KL of each unit."""
 
     def after(objective: Objective, folder: Path) -> Metrics:
         if "a" not in latents(objective.guide):

@@ -25,11 +25,11 @@ CURVES = ("validation_accuracy", "validation_unlabelled")  # of a run, an entry 
 
 @dataclass(frozen=True)
 class Number:
-    """A published number, and where ours is.
+    """A published number, and the cell that measures it here.
 
     Attributes:
         label: what it is of.
-        cell: the cell that ours comes from.
+        cell: the name of that cell.
         published: as the paper gives it; empty where it gives none.
         metric: which of the cell's metrics.
         kind: one of KINDS; an error is 1 minus the metric.
@@ -42,7 +42,7 @@ class Number:
     kind: str = "accuracy"
 
     def of(self, record: Record) -> float | None:
-        """Ours, in the unit in which it is published; None where the record has none."""
+        """What the record holds, in the unit in which the number is published; None where it has none."""
         value = record["metrics"].get(self.metric)
         if value is None or self.kind in ("nats", "number"):
             return value
@@ -92,7 +92,7 @@ class Cell:
         budget: one of BUDGETS.
         name: of the settings, within the experiment.
         seed: of everything random.
-        settings: plain values.
+        settings: values that a JSON file can hold.
     """
 
     experiment: str

@@ -13,7 +13,7 @@ from semipyro.plots.common import new_figure
 from shared.fitting import read_fitting
 from shared.run_folder import read_output
 from shared.task import make_task, read_data
-from shared.training import begin, train
+from shared.training import begin_run, train
 
 from .base import (
     Claim,
@@ -65,14 +65,14 @@ def table1(budget: str) -> dict[str, Settings]:
 
 
 def measure_likelihood(settings: Settings, seed: int, folder: Path) -> Metrics:
-    """Trains for the bound, which also chooses the epoch; F with 1, 10 and many draws, and the KL of z2."""
+    """Trains, with the epoch chosen by the bound; measures F with 1, 10 and many draws, and the KL of z2."""
     args = parsed(settings, seed, folder)
     fitting, output = read_fitting(args), read_output(args, clusters=True)
     task = make_task(read_data(args), likelihood=args.likelihood, extra=settings["extra"], clusters=True)
     recipe = ss_cagem.choose(args, task)
     torch.manual_seed(seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin(objective, recipe, task, fitting, output)
+    begin_run(objective, recipe, task, fitting, output)
     history = train(objective, task, fitting, output, monitor="unlabelled")
     torch.manual_seed(seed)
     x, model, guide = task.test_x(settings["rows"]), objective.model, objective.guide

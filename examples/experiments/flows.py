@@ -53,7 +53,7 @@ def takes(model: str, guide: str) -> bool:
 
 
 def measure(settings: Settings, seed: int, folder: Path) -> Metrics:
-    """A run, and its importance-weighted bound."""
+    """Runs the script, and measures the importance-weighted bound."""
 
     def after(objective: Objective, folder: Path) -> Metrics:
         ran = read_settings(folder / "settings.json")
@@ -82,7 +82,7 @@ def draw(records: list[Record]) -> dict[str, Figure]:
                     (found.get((f"{model}-{name}", seed), {}).get(metric) for name in (guide, "diagonal"))
                     for seed in seeds
                 ]
-                differences = [factor * (ours - plain) for ours, plain in pairs if None not in (ours, plain)]
+                differences = [factor * (flow - diagonal) for flow, diagonal in pairs if None not in (flow, diagonal)]
                 gains[row, column] = np.mean(differences) if differences else np.nan
         if not np.isfinite(gains).any():
             return {}

@@ -31,7 +31,7 @@ def latent_figures(objective: Objective, task: Task) -> dict[str, Figure]:
 
 
 def unit_figure(objective: Objective, recipe: Recipe, task: Task) -> dict[str, Figure]:
-    """KL per unit of the latents. There is none where the posterior is no diagonal Gaussian: its units are coupled."""
+    """KL per unit of each latent; none for a posterior whose units depend on each other, a flow or one with a rank."""
     if recipe.build.keys() & set(POSTERIOR):
         return {}
     model, guide, x = objective.model, objective.guide, task.test_x(1000)

@@ -56,7 +56,7 @@ def usual_epochs(data: str) -> int:
 
 
 def read_fitting(args: argparse.Namespace) -> Fitting:
-    """The flags of `add_training_flags`; a ValueError for what `fit` would refuse."""
+    """Reads the flags of `add_training_flags`; a ValueError for what `fit` would refuse."""
     names = ("learning_rate", "decay_every", "decay", "weight_decay", "kl_warmup", "gradient_clip_value", "device",
              "precision")  # fmt: skip
     given = {name: getattr(args, name) for name in names}

@@ -27,7 +27,7 @@ def start_from(folder: Path | None, objective: Objective) -> None:
 
 
 def copy_network(source: nn.Module, target: nn.Module, columns: Callable[[int], slice], whose: str) -> None:
-    """Copies weights; where the target reads more, into these columns, and the others become zero."""
+    """Copies weights; where the target reads more, they go into these columns, and the others become zero."""
     weights, into = source.state_dict(), target.state_dict()
     if weights.keys() != into.keys():
         raise ValueError(f"{whose} has other networks: both need as many --hidden layers, and the same posterior")

@@ -12,7 +12,7 @@ from .task import Task
 
 
 def announce(title: str, task: Task, fitting: Fitting, output: Output) -> None:
-    """One line on what is about to be trained."""
+    """Prints a line on what is about to be trained."""
     extra = f" ({task.num_classes} classes)" if task.extra else ""
     say(f"{title} on {task.data}: {len(task.y)} training rows, {task.num_labels} labels{whose_labels(task)}; "
         f"D = {task.x_dim}, K = {task.y_dim}{extra}; {task.likelihood} likelihood{', binarised' * task.binarized}; "
@@ -21,7 +21,7 @@ def announce(title: str, task: Task, fitting: Fitting, output: Output) -> None:
 
 
 def whose_labels(task: Task) -> str:
-    """Which rows have a label, in brackets; nothing where none has."""
+    """In brackets, how the labels are spread over the classes; nothing where there is no label."""
     if not task.num_labels:
         return ""
     sizes = task.y[task.y >= 0].unique(return_counts=True)[1]
@@ -31,7 +31,7 @@ def whose_labels(task: Task) -> str:
 
 
 def print_table(output: Output, measure: str, rows: dict[str, float]) -> None:
-    """A table of what was measured, in percent."""
+    """Prints a table of what was measured, in percent."""
     width = max(52, 2 + max(map(len, rows)))
     say(f"\n{'':{width}}{measure}", quiet=output.quiet)
     for name, value in rows.items():
@@ -39,7 +39,7 @@ def print_table(output: Output, measure: str, rows: dict[str, float]) -> None:
 
 
 def tell_details(output: Output, recipe: Recipe, task: Task, summary: dict[str, Any]) -> None:
-    """How the epoch was chosen, the bound, and how many classes are in use: below the table of two classifiers."""
+    """Prints how the epoch was chosen, the bound, and how many classes are in use."""
     say(f"For both, the epoch was chosen by accuracy on the {summary['validation_labels']} validation labels (of "
         f"q(y|x) with one draw): {recipe.title}'s is {summary['best_epoch']} of {summary['epochs']}.",
         quiet=output.quiet)  # fmt: skip
@@ -48,13 +48,13 @@ def tell_details(output: Output, recipe: Recipe, task: Task, summary: dict[str, 
 
 
 def tell_bound(output: Output, summary: dict[str, Any]) -> None:
-    """The bound, and how long the training took."""
+    """Prints the bound, and how long the training took."""
     of = f" (of {summary['bound_of']})" if "bound_of" in summary else ""
     say(f"Test bound {summary['bound']:.2f} nats{of}; trained in {summary['seconds']:.0f} s.", quiet=output.quiet)
 
 
 def tell_classes(output: Output, task: Task, used: int) -> None:
-    """How many classes the classifier uses, with a warning where they are fewer than those with labels."""
+    """Prints how many classes the classifier uses, and warns where they are fewer than those with labels."""
     labelled = len(task.y[task.y >= 0].unique())
     rows = "unlabelled" if (task.y < 0).any() else "training"
     say(f"On the {rows} rows the classifier uses {used} of {task.y_dim} classes.", quiet=output.quiet)
@@ -64,7 +64,7 @@ def tell_classes(output: Output, task: Task, used: int) -> None:
 
 
 def print_files(output: Output, paper: str) -> None:
-    """Where the files of the run are, and how the model is loaded in Python."""
+    """Prints where the files of the run are, and how the model is loaded in Python."""
     text = f"""
     Settings, numbers, checkpoints and figures are in {output.folder}. To use the model in Python:
 

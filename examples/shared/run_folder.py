@@ -52,12 +52,12 @@ class Output:
 
 
 def read_output(args: argparse.Namespace, folder: Path | None = None, **noted: Any) -> Output:
-    """The flags of `add_run_flags`; another `folder` may replace --out, and settings.json receives what is `noted`."""
+    """Reads the flags of `add_run_flags`; `folder` replaces --out, and what is `noted` goes into settings.json too."""
     return Output(folder or args.out, args.resume, args.overwrite, args.figures, args.quiet, {**vars(args), **noted})
 
 
 def folder_of_form(args: argparse.Namespace, form: str, usual: str) -> Path:
-    """--out; where it is the default, and the model has not its usual form, with the form as its ending."""
+    """The folder --out. The default one ends with the form of the model, where that is not the usual form."""
     default = Path("runs") / args.name
     if args.out == default and form != usual:
         return default.with_name(f"{args.name}_{form.replace('-', '_')}")
@@ -67,7 +67,7 @@ def folder_of_form(args: argparse.Namespace, form: str, usual: str) -> Path:
 def prepare_folder(
     output: Output, recipe: Recipe, task: Task, fitting: Fitting, *, free: Collection[str] = ("epochs",)
 ) -> None:
-    """Makes the folder that of this run: a new one, an overwritten one, or the one to resume.
+    """Makes the folder of this run, which is new, or that of a run to overwrite or to resume, and writes settings.json.
 
     Settings in `free` may differ from those of the run to resume. Whatever is refused is refused before anything is
     written or deleted.
@@ -134,7 +134,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings in one level."""
+    """The settings with those of `build` among the others."""
     return {name: value for name, value in settings.items() if name != "build"} | dict(settings.get("build", {}))
 
 

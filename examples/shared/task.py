@@ -37,7 +37,7 @@ class DataSettings:
 
 
 def read_data(args: argparse.Namespace) -> DataSettings:
-    """The flags of `add_data_flags`."""
+    """Reads the flags of `add_data_flags`."""
     return DataSettings(**{field.name: getattr(args, field.name) for field in fields(DataSettings)})
 
 
@@ -84,7 +84,7 @@ class Task:
 
     @property
     def x_dim(self) -> int:
-        """D."""
+        """D: how many numbers a row has."""
         return self.dataset.train.x.shape[1]
 
     @property
@@ -109,7 +109,7 @@ class Task:
         return binarize(x, seed=0) if self.binarized else x
 
     def test_x(self, rows: int) -> Tensor:
-        """The first of the test rows, as they stand in bounds."""
+        """The first of the test rows, as bounds are measured on them."""
         return self.bound_x(self.dataset.test.x[:rows])
 
 

@@ -1,4 +1,4 @@
-"""Training: the folder of the run is made, the objective is fitted, and lines tell how far it is."""
+"""Training: makes the folder of the run, fits the objective, and tells how far it is."""
 
 import math
 import sys
@@ -16,8 +16,8 @@ from .run_folder import Output, prepare_folder
 from .task import Task
 
 
-def begin(objective: Objective, recipe: Recipe, task: Task, fitting: Fitting, output: Output) -> None:
-    """Rehearses the objective, makes the folder of the run with its settings.json, and says what will be trained.
+def begin_run(objective: Objective, recipe: Recipe, task: Task, fitting: Fitting, output: Output) -> None:
+    """Evaluates two rows, makes the folder of the run with its settings.json, and says what will be trained.
 
     Raises:
         ValueError: data that the networks cannot take, or a folder that cannot be this run's; nothing is written then.
