@@ -62,8 +62,8 @@ class Paper:
         arxiv: arXiv number; None for a thesis or a paper that is known by its title.
         classifies: whether the guide has `classify`.
         build: `build(x_dim, y_dim, **settings)` → objective; keywords are those of `Model.build` and of the objective.
-        weights: `weights(n_labelled, n_unlabelled, labelled_batch, unlabelled_batch, **settings)` → the objective's
-            weights that make its loss the paper's, divided by N_u.
+        weights: `weights(n_labelled, n_unlabelled, **settings)` → the objective's weights that make its loss the
+            paper's, divided by N_u.
     """
 
     name: str
@@ -295,39 +295,33 @@ def posterior(
 # The papers' weights, as weights of means
 
 
-def weights_m1(n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int) -> dict[str, float]:
+def weights_m1(n_labelled: int, n_unlabelled: int) -> dict[str, float]:
     """No weight, since there is one term only."""
     return {}
 
 
-def weights_m2(
-    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, alpha: float = 0.1
-) -> dict[str, float]:
+def weights_m2(n_labelled: int, n_unlabelled: int, *, alpha: float = 0.1) -> dict[str, float]:
     """J = Σ_u U + Σ_l L + alpha · N · mean_l log q(y | x), N = N_l + N_u, with the paper's alpha = 0.1 (eq. 9).
 
     labelled_weight = N_l / N_u, classification_weight = alpha · (N_l + N_u) / N_u. A mean over a batch estimates the
-    mean over all rows whatever the batch's size, so the batch sizes do not enter.
+    mean over all rows whatever the batch's size.
     """
     _check_rows(n_labelled, n_unlabelled)
     n = n_labelled + n_unlabelled
     return {"labelled_weight": n_labelled / n_unlabelled, "classification_weight": alpha * n / n_unlabelled}
 
 
-def weights_adgm(
-    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, beta: float = 0.1
-) -> dict[str, float]:
+def weights_adgm(n_labelled: int, n_unlabelled: int, *, beta: float = 0.1) -> dict[str, float]:
     """J = Σ_u U + Σ_l L + α Σ_l log q(y | x), α = beta · (N_l + N_u) / N_l (arXiv:1704.00637, section 4).
 
     As α Σ_l = beta · N · mean_l, this is M2's formula. The papers do not give beta; 0.1 is that of the authors' SDGM
     code. (That code has means over batches of 100 + 100 instead, which are labelled_weight = 1 and
     classification_weight = beta · N / N_l = 60.)
     """
-    return weights_m2(n_labelled, n_unlabelled, labelled_batch, unlabelled_batch, alpha=beta)
+    return weights_m2(n_labelled, n_unlabelled, alpha=beta)
 
 
-def weights_gmdgm(
-    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, alpha: float = 1.1
-) -> dict[str, float]:
+def weights_gmdgm(n_labelled: int, n_unlabelled: int, *, alpha: float = 1.1) -> dict[str, float]:
     """J = mean_u U + mean_l L + alpha · mean_l log q(y | x), with the alpha = 1.1 of the authors' code.
 
     These are means already. The paper writes sums and gives no alpha.
@@ -335,9 +329,7 @@ def weights_gmdgm(
     return {"labelled_weight": 1.0, "classification_weight": alpha}
 
 
-def weights_latent_classifier(
-    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, lam: float = 0.5
-) -> dict[str, float]:
+def weights_latent_classifier(n_labelled: int, n_unlabelled: int, *, lam: float = 0.5) -> dict[str, float]:
     """J = mean_u U + lam · mean_l L, λ = lam; 0.5 is the best of the thesis' Table 1 for this model.
 
     The thesis writes sets for sums or means; means over batches of 100 + 100 agree with its Appendix B.
@@ -345,9 +337,7 @@ def weights_latent_classifier(
     return {"labelled_weight": lam}
 
 
-def weights_simplified(
-    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, lam: float = 0.001
-) -> dict[str, float]:
+def weights_simplified(n_labelled: int, n_unlabelled: int, *, lam: float = 0.001) -> dict[str, float]:
     """As `weights_latent_classifier`, with the λ that is best in the thesis' Table 1 for the simplified model.
 
     The thesis gives no λ for Appendix C, which has the same here.
@@ -355,9 +345,7 @@ def weights_simplified(
     return {"labelled_weight": lam}
 
 
-def weights_m2_adversarial(
-    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, alpha: float = 1.0
-) -> dict[str, float]:
+def weights_m2_adversarial(n_labelled: int, n_unlabelled: int, *, alpha: float = 1.0) -> dict[str, float]:
     """J = mean_u U + mean_l L + alpha · mean_l log q(y | x) + mean_l E[−log f(y | z)], the thesis' alpha = 1.
 
     The thesis writes sets for sums or means; means over batches of 100 + 100 agree with its Appendix B.
@@ -365,9 +353,7 @@ def weights_m2_adversarial(
     return {"labelled_weight": 1.0, "classification_weight": alpha, "adversary_weight": 1.0}
 
 
-def weights_cagem(
-    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int, *, beta: float = 0.1
-) -> dict[str, float]:
+def weights_cagem(n_labelled: int, n_unlabelled: int, *, beta: float = 0.1) -> dict[str, float]:
     """I = Σ_u F + α Σ_l [log q(y | x) + log p(y | x)], α = beta · (N_l + N_u) / N_l (section 4; beta is not given).
 
     As α Σ_l = beta · N · mean_l, dividing by N_u gives classification_weight = beta · (N_l + N_u) / N_u.
@@ -376,9 +362,7 @@ def weights_cagem(
     return {"classification_weight": beta * (n_labelled + n_unlabelled) / n_unlabelled}
 
 
-def weights_untapped(
-    n_labelled: int, n_unlabelled: int, labelled_batch: int, unlabelled_batch: int
-) -> dict[str, float]:
+def weights_untapped(n_labelled: int, n_unlabelled: int) -> dict[str, float]:
     """J_f + J_r − 10 L_y − 0.1 L_x (Appendix D), all of them means in the authors' code."""
     return {"reverse_weight": 1.0, "discriminative_y_weight": 10.0, "discriminative_x_weight": 0.1}
 

@@ -11,38 +11,33 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from command_line import (
-    Parser,
-    add_network_flags,
-    command,
-    count,
-    make_parser,
-    prepare_folder,
-    write_json,
-)
-from common import (
-    Task,
-    announce,
-    fit_settings,
-    make_task,
-    network_settings,
-    rehearse,
-    reporter,
-    save_figures,
-    say,
-    test_rows,
-    versions,
-)
 from semipyro import plots
 from semipyro.distributions import FLOWS
 from semipyro.inference import Comparison, Objective, compare_objectives
 from semipyro.papers import CLASSIFYING, PAPERS
+from shared.command import Parser, command, count, say
+from shared.figures import save_figures
+from shared.fitting import Fitting, read_fitting
+from shared.flags import add_network_flags, make_parser
+from shared.recipe import Recipe, network_settings
+from shared.report import announce
+from shared.run_folder import Output, prepare_folder, read_output, write_json
+from shared.summary import versions
+from shared.task import Task, make_task, read_data
+from shared.training import progress, rehearse
 
 GUIDES = ("diagonal", "rank-5", "planar-8", "iaf-2-amortised", "spline-coupling-2")
 Row = dict[str, Any]
+
+
+class Size(NamedTuple):
+    """How much is measured: rows of the bounds, and draws of the importance-weighted bound and of the classifier."""
+
+    bound_rows: int
+    bound_samples: int
 
 
 def posterior(guide: str) -> dict[str, Any]:
@@ -76,62 +71,63 @@ def parser() -> Parser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains and measures guide after guide; draws and tells."""
-    task = make_task(args)
-    build = network_settings(args, task)
-    objectives = {guide: make_objective(args, task, build | posterior(guide)) for guide in args.guides}
-    prepare_folder(args, args.model, build, free=("epochs", "guides"))
-    announce(args, f"{len(objectives)} guides of {args.model}", task)
-    rows = measured_before(args)
+    """Reads the flags; trains and measures guide after guide; draws and tells."""
+    fitting, output, size = read_fitting(args), read_output(args), Size(args.bound_rows, args.bound_samples)
+    task = make_task(read_data(args), likelihood=args.likelihood)
+    recipe = Recipe(args.model, f"{len(set(args.guides))} guides of {args.model}", network_settings(args, task))
+    objectives = {guide: make_objective(recipe, task, guide) for guide in args.guides}
+    prepare_folder(output, recipe, task, fitting, free=("epochs", "guides"))
+    announce(recipe.title, task, fitting, output)
+    rows = measured_before(output, fitting)
     for name, objective in objectives.items():
         if name not in rows:
-            say(args, f"{name}:")
-            rows[name] = measure(args, task, name, objective)
-        write_comparison(args, [rows[other] for other in objectives if other in rows])
-    tell(args, task, [rows[name] for name in objectives])
+            say(f"{name}:", quiet=output.quiet)
+            rows[name] = measure(name, objective, task, fitting, output, size)
+        done = [rows[other] for other in objectives if other in rows]
+        write_json(comparison(recipe, task, fitting, size, done), output.folder / "comparison.json")
+    tell(task, output, size, [rows[name] for name in objectives])
 
 
-def make_objective(args: argparse.Namespace, task: Task, build: dict[str, Any]) -> Objective:
+def make_objective(recipe: Recipe, task: Task, guide: str) -> Objective:
     """The model under one guide; the model starts from the same weights under each."""
-    torch.manual_seed(args.seed)
-    objective = PAPERS[args.model].build(**build)
-    rehearse(args, objective, task)
+    torch.manual_seed(task.seed)
+    objective = PAPERS[recipe.paper].build(**recipe.build, **posterior(guide))
+    rehearse(objective, task)
     return objective
 
 
-def measured_before(args: argparse.Namespace) -> dict[str, Row]:
+def measured_before(output: Output, fitting: Fitting) -> dict[str, Row]:
     """The rows of the comparison to resume, by guide, unless they have other epochs behind them."""
-    path = args.out / "comparison.json"
-    found = json.loads(path.read_text()) if args.resume and path.exists() else {}
-    return {row["guide"]: row for row in found["rows"]} if found.get("epochs") == args.epochs else {}
+    path = output.folder / "comparison.json"
+    found = json.loads(path.read_text()) if output.resume and path.exists() else {}
+    return {row["guide"]: row for row in found["rows"]} if found.get("epochs") == fitting.epochs else {}
 
 
-def measure(args: argparse.Namespace, task: Task, name: str, objective: Objective) -> Row:
+def measure(name: str, objective: Objective, task: Task, fitting: Fitting, output: Output, size: Size) -> Row:
     """Trains under one guide, with checkpoints in guides/NAME, and measures on the test set."""
-    test, out = task.dataset.test, args.out / "guides" / name
+    test, folder = task.dataset.test, output.folder / "guides" / name
     found = compare_objectives(
-        {name: objective}, task.batches, x=test.x, y=test.y, bound_x=test_rows(task, args.bound_rows),
-        num_samples=args.bound_samples, seed=args.seed, out=out, resume=out.exists(),
-        progress=False if args.quiet else None, report=reporter(args, None), **fit_settings(args),
+        {name: objective}, task.batches, x=test.x, y=test.y, bound_x=task.test_x(size.bound_rows),
+        num_samples=size.bound_samples, seed=task.seed, out=folder, resume=folder.exists(), **fitting.keywords,
+        **progress(fitting, quiet=output.quiet),
     )  # fmt: skip
     return found.rows[0]
 
 
-def write_comparison(args: argparse.Namespace, rows: list[Row]) -> None:
-    """Writes comparison.json: what was run, and a row for each guide that is done."""
-    names = ("data", "labels", "seed", "epochs", "bound_rows", "bound_samples")
-    settings = {name: getattr(args, name) for name in names}
-    write_json({"paper": args.model, **settings, "rows": rows, "versions": versions()}, args.out / "comparison.json")
+def comparison(recipe: Recipe, task: Task, fitting: Fitting, size: Size, rows: list[Row]) -> dict[str, Any]:
+    """The content of comparison.json: what was run, and a row for each guide that is done."""
+    settings = {"data": task.data, "labels": task.num_labels, "seed": task.seed, "epochs": fitting.epochs}
+    return {"paper": recipe.paper, **settings, **size._asdict(), "rows": rows, "versions": versions()}
 
 
-def tell(args: argparse.Namespace, task: Task, rows: list[Row]) -> None:
+def tell(task: Task, output: Output, size: Size, rows: list[Row]) -> None:
     """The table and its figure."""
-    say(args, f"\n{Comparison(rows, {})}")
+    say(f"\n{Comparison(rows, {})}", quiet=output.quiet)
     tested = len(task.dataset.test.x)
-    say(args, f"Bounds, their gap and KL in nats, on {min(args.bound_rows, tested)} test rows; accuracy on all "
-        f"{tested}; after the last epoch.")  # fmt: skip
-    save_figures(args.out, {"guides": plots.compared_guides(rows)})
-    say(args, f"Settings, rows, checkpoints and a figure are in {args.out}.")
+    say(f"Bounds, their gap and KL in nats, on {min(size.bound_rows, tested)} test rows; accuracy on all {tested}; "
+        "after the last epoch.", quiet=output.quiet)  # fmt: skip
+    save_figures(output.folder, {"guides": plots.compared_guides(rows)})
+    say(f"Settings, rows, checkpoints and a figure are in {output.folder}.", quiet=output.quiet)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

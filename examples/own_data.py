@@ -19,8 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from command_line import Parser, command, count, natural
-from common import save_figures, say, versions
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -31,6 +29,9 @@ from semipyro.estimator import SemiSupervisedClassifier
 from semipyro.files import write_whole
 from semipyro.papers import CLASSIFYING, PAPERS
 from semipyro.plots.common import new_figure
+from shared.command import Parser, command, count, natural, say
+from shared.figures import save_figures
+from shared.summary import versions
 from sklearn import datasets
 from sklearn.base import ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
@@ -97,18 +98,18 @@ def run(args: argparse.Namespace) -> None:
     tables = {Path(name).stem: read(name, getattr(args, "label", None), getattr(args, "data_root", None))
               for name in args.data}  # fmt: skip
     missing = [job for job in jobs(args, tables) if not any(key(cell) == job for cell in cells)]
-    say(args, f"{len(missing)} cells to compute, {len(cells)} are there")
+    say(f"{len(missing)} cells to compute, {len(cells)} are there", quiet=args.quiet)
     work = Parallel(n_jobs=args.jobs, return_as="generator_unordered")(
         delayed(measure)(tables[job[0]], *job) for job in missing
     )
     for cell in tqdm(work, total=len(missing), disable=True if args.quiet else None):
         cells.append(cell)
         write_cells(cells, path)
-    say(args, markdown(cells))
+    say(markdown(cells), quiet=args.quiet)
     save_figures(args.out, figures(cells))
     if args.page:
         write_page(args.page, markdown(cells))
-    say(args, f"Cells and figures are in {args.out}.")
+    say(f"Cells and figures are in {args.out}.", quiet=args.quiet)
 
 
 def write_cells(cells: Sequence[Cell], path: Path) -> None:

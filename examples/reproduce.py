@@ -23,11 +23,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import workers
-from command_line import Help, Parser, command, count
 from experiments import EXPERIMENTS, records, report
 from experiments.base import BUDGETS, Cell, Experiment, Record, first_folder
 from semipyro.files import write_whole
+from shared import workers
+from shared.command import Help, Parser, command, count
 from tqdm import tqdm
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def chosen(names: Sequence[str]) -> list[Experiment]:
 
 
 def tell(args: argparse.Namespace) -> None:
-    """`list`."""
+    """Names the experiments: what `list` does."""
     for experiment in EXPERIMENTS.values():
         cells = (
             f"the cells of {experiment.of}" if experiment.of else f"{len(experiment.cells('desk'))} cells at the desk"
@@ -99,7 +99,7 @@ def tell(args: argparse.Namespace) -> None:
 
 
 def show(args: argparse.Namespace) -> None:
-    """`show`."""
+    """Prints tables and draws figures: what `show` does."""
     named = chosen(args.names)
     for experiment in named or EXPERIMENTS.values():
         if named or report.machines(experiment, args.results):
@@ -120,12 +120,11 @@ def write_page(results: Path) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """`run`."""
+    """Computes the cells that are not done: what `run` does."""
     if args.data_root:
         os.environ["SEMIPYRO_DATA"] = args.data_root
     for folder in (args.work, args.results):
         folder.mkdir(parents=True, exist_ok=True)
-    args.store = args.store or f"sqlite:///{args.work.resolve() / 'cells.db'}"
     every = dict.fromkeys(experiment.home for experiment in chosen(args.names))
     cells = [cell for name in every for cell in asked(args, chosen(args.names), name)]
     if not cells:
@@ -168,7 +167,8 @@ def line_module() -> Any:
 def line(args: argparse.Namespace, name: str) -> "Queue":
     """The line of an experiment's cells."""
     module = line_module()
-    return module.Queue(module.open_storage(args.store, args.grace), f"{name}.{args.budget}")
+    store = args.store or f"sqlite:///{args.work.resolve() / 'cells.db'}"
+    return module.Queue(module.open_storage(store, args.grace), f"{name}.{args.budget}")
 
 
 def ticket(cell: Cell) -> str:

@@ -13,44 +13,24 @@ from functools import partial
 from typing import Any
 
 import torch
-from command_line import (
-    Parser,
-    add_network_flags,
-    add_weight_flags,
-    command,
-    count,
-    make_parser,
-    name_folder,
-    natural,
-    posterior_settings,
-)
-from common import (
-    Classifier,
-    Task,
-    make_objective,
-    make_task,
-    measure_bound,
-    network_settings,
-    new_classifier,
-    print_files,
-    print_table,
-    save_figures,
-    say,
-    standard_figures,
-    summarise,
-    tell_bound,
-    tell_classes,
-    test_rows,
-    train,
-    train_on_labels,
-    weight_settings,
-)
 from matplotlib.figure import Figure
 from pyro.distributions import OneHotCategorical
 from semipyro import plots
+from semipyro.distributions import CategoricalNet
 from semipyro.inference import Objective, classes_used, cluster_accuracy, component_kl, unit_kl_by_cluster
+from semipyro.papers import PAPERS, semi_unsupervised_prior
 from semipyro.papers import SEMI_UNSUPERVISED_WEIGHTS as WEIGHTS
-from semipyro.papers import semi_unsupervised_prior
+from shared.baseline import train_on_labels
+from shared.command import Parser, command, count, natural, say
+from shared.figures import Classifier, latent_figures, save_figures
+from shared.fitting import Fitting, read_fitting
+from shared.flags import add_network_flags, add_weight_flags, make_parser
+from shared.recipe import POSTERIOR, Recipe, network_settings, weight_settings
+from shared.report import print_files, print_table, tell_bound, tell_classes
+from shared.run_folder import Output, folder_of_form, read_output
+from shared.summary import measure_bound, write_summary
+from shared.task import Task, make_task, read_data
+from shared.training import begin_run, train
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -70,76 +50,97 @@ def parser() -> Parser:
     add("--a-dim", type=count, default=100, help="width of the auxiliary variable a, for agm-dgm and adgm")
     add("--test-samples", type=count, default=100, help="draws of a over which the classifier is averaged for the test")
     add_weight_flags(flags, WEIGHTS, "alpha", "weights 1 and alpha, as in the authors' code, which has 1.1")
-    flags.set_defaults(clusters=True)
     return flags
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains, measures, draws."""
-    name_folder(args, args.model, "gm-dgm")
-    title = MODELS[args.model]
-    task = make_task(args, hidden=() if args.labels == 0 else args.hide, extra=args.extra_classes)
+    """Reads the flags, and takes the steps from the data to the figures."""
+    fitting = read_fitting(args)
+    output = read_output(args, folder_of_form(args, args.model, usual="gm-dgm"), clusters=True)
+
+    # The data.
+    hidden = () if args.labels == 0 else args.hide
+    task = make_task(
+        read_data(args), likelihood=args.likelihood, hidden=hidden, extra=args.extra_classes, clusters=True
+    )
     if task.y_dim > len(task.y):
         raise ValueError(f"--extra-classes makes {task.y_dim} components, but there are {len(task.y)} training rows")
-    objective = make_objective(args, args.model, title, task, settings(args, task))
-    history = train(args, objective, task, monitor="unlabelled")
-    classifier = classifier_of(args, objective)
-    torch.manual_seed(args.seed)
-    measured = measure(args, task, classifier) | measure_bound(objective, task)
+
+    # Model, guide and objective.
+    recipe = choose(args, task)
+    torch.manual_seed(task.seed)
+    objective = PAPERS[recipe.paper].build(**recipe.build)
+    begin_run(objective, recipe, task, fitting, output)
+
+    # Fit. The bound on the validation rows chooses the epoch, as it needs no label.
+    history = train(objective, task, fitting, output, monitor="unlabelled")
+
+    # Measure: q(y | x), averaged over draws of a where there is one.
+    classifier = partial(objective.guide.classify, num_samples=args.test_samples)
+    torch.manual_seed(task.seed)
+    measured = measure(classifier, task)
+    measured["baseline_accuracy"] = (
+        labels_alone(task, recipe, fitting) if task.num_labels else measured["kmeans_accuracy"]
+    )
+    measured["bound"] = measure_bound(objective, task)
     measured["classes_used"] = classes_used(classifier, task.x_unlabelled)
-    summary = summarise(args, args.model, task, history, measured)
-    tell(args, title, task, summary)
-    if args.figures:
-        save_figures(args.out, figures(args, objective, task, history))
-    print_files(args, args.model)
+    summary = write_summary(recipe, task, fitting, output, history, measured)
+
+    # Tell, and draw.
+    tell(recipe, task, output, summary)
+    if output.figures:
+        save_figures(output.folder, figures(objective, recipe, task, history, classifier))
+    print_files(output, recipe.paper)
 
 
-def settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:
-    """Keywords of the paper's `build`."""
+def choose(args: argparse.Namespace, task: Task) -> Recipe:
+    """The row of papers.py, and the keywords of its `build`."""
     build = network_settings(args, task) | weight_settings(args, task, "gm-dgm", WEIGHTS, "alpha")
     if args.model in ("agm-dgm", "adgm"):
         build["a_dim"] = args.a_dim
     if task.hidden and not args.uniform_prior:
         build["y_prior"] = semi_unsupervised_prior(task.num_classes, task.hidden, task.extra)
-    return build
+    return Recipe(args.model, MODELS[args.model], build)
 
 
-def classifier_of(args: argparse.Namespace, objective: Objective) -> Classifier:
-    """q(y | x), averaged over draws of a where there is one."""
-    samples = args.test_samples if hasattr(objective.guide, "q_a") else 1
-    return partial(objective.guide.classify, num_samples=samples)
+def fair_accuracy(classifier: Classifier, task: Task, **keywords: Any) -> float:
+    """Accuracy on the test rows, where each component counts as the class that most of its validation rows have."""
+    test, validation = task.dataset.test, task.dataset.validation
+    return cluster_accuracy(classifier, test.x, test.y, map_from=(validation.x, validation.y), **keywords)
 
 
-def measure(args: argparse.Namespace, task: Task, classifier: Classifier) -> dict[str, Any]:
-    """Accuracies of the model, of k-means on the same rows, and of a classifier that learnt from the labels alone."""
-    test, held_out = task.dataset.test, task.dataset.validation
-    shown = [label for label in range(task.num_classes) if label not in task.hidden]
-    fair = partial(cluster_accuracy, map_from=(held_out.x, held_out.y))
+def measure(classifier: Classifier, task: Task) -> dict[str, Any]:
+    """Accuracies of the model, on all classes and on those with and without labels, and of k-means."""
+    test = task.dataset.test
     measured = {
         "hidden_classes": list(task.hidden),
         "extra_classes": task.extra,
         "map": "majority class of each cluster on the validation split",
-        "test_accuracy": fair(classifier, test.x, test.y),
+        "test_accuracy": fair_accuracy(classifier, task),
         "test_accuracy_map_on_test": cluster_accuracy(classifier, test.x, test.y),
-        "kmeans_accuracy": fair(k_means(args, task), test.x, test.y),
+        "kmeans_accuracy": fair_accuracy(k_means(task), task),
     }
     if task.hidden:
-        measured["test_accuracy_hidden"] = fair(classifier, test.x, test.y, classes=task.hidden)
-        measured["test_accuracy_labelled"] = fair(classifier, test.x, test.y, classes=shown)
-    if not args.labels:
-        return measured | {"baseline_accuracy": measured["kmeans_accuracy"]}
-    torch.manual_seed(args.seed)
-    labels_only = train_on_labels(
-        new_classifier(args, task), task, learning_rate=args.learning_rate, seed=args.seed, device=args.device
-    )
-    return measured | {"baseline_accuracy": fair(labels_only, test.x, test.y)}
+        shown = [label for label in range(task.num_classes) if label not in task.hidden]
+        measured["test_accuracy_hidden"] = fair_accuracy(classifier, task, classes=task.hidden)
+        measured["test_accuracy_labelled"] = fair_accuracy(classifier, task, classes=shown)
+    return measured
 
 
-def k_means(args: argparse.Namespace, task: Task) -> Classifier:
+def labels_alone(task: Task, recipe: Recipe, fitting: Fitting) -> float:
+    """Accuracy of a classifier that learns from the labelled rows alone."""
+    torch.manual_seed(task.seed)
+    layers = {name: recipe.build[name] for name in ("hidden", "activation")}
+    classifier = CategoricalNet((task.x_dim,), task.y_dim, **layers)
+    train_on_labels(classifier, task, learning_rate=fitting.learning_rate, device=fitting.device)
+    return fair_accuracy(classifier, task)
+
+
+def k_means(task: Task) -> Classifier:
     """scikit-learn's k-means with as many clusters as the model has components, as a classifier."""
     from sklearn.cluster import KMeans
 
-    found = KMeans(task.y_dim, n_init=10, random_state=args.seed % 2**32).fit(task.dataset.train.x.numpy())
+    found = KMeans(task.y_dim, n_init=10, random_state=task.seed % 2**32).fit(task.dataset.train.x.numpy())
 
     def classify(x: Tensor) -> OneHotCategorical:
         return OneHotCategorical(one_hot(torch.as_tensor(found.predict(x.numpy())).long(), task.y_dim).float())
@@ -147,37 +148,42 @@ def k_means(args: argparse.Namespace, task: Task) -> Classifier:
     return classify
 
 
-def tell(args: argparse.Namespace, title: str, task: Task, summary: dict[str, Any]) -> None:
-    """The table."""
-    rows = {f"{title}, all classes": summary["test_accuracy"]}
+def tell(recipe: Recipe, task: Task, output: Output, summary: dict[str, Any]) -> None:
+    """The table, how the epoch was chosen, the bound, and the classes in use."""
+    rows = {f"{recipe.title}, all classes": summary["test_accuracy"]}
     if task.hidden:
         rows["    classes with labels"] = summary["test_accuracy_labelled"]
         rows["    classes without labels"] = summary["test_accuracy_hidden"]
     rows["    all classes, the map fitted on the test set"] = summary["test_accuracy_map_on_test"]
-    if args.labels:
-        rows[f"a classifier with the same layers, {args.labels} labels alone"] = summary["baseline_accuracy"]
+    if task.num_labels:
+        rows[f"a classifier with the same layers, {task.num_labels} labels alone"] = summary["baseline_accuracy"]
     rows[f"k-means with {task.y_dim} clusters, without labels"] = summary["kmeans_accuracy"]
-    print_table(args, "test accuracy", rows)
-    say(args, "Each component counts as the class that most of its validation rows have, where nothing else is said. "
-        f"The epoch was chosen by the validation bound, which needs no label: {summary['best_epoch']} of "
-        f"{summary['epochs']}.")  # fmt: skip
-    tell_bound(args, summary)
-    tell_classes(args, task, summary["classes_used"])
+    print_table(output, "test accuracy", rows)
+    say("Each component counts as the class that most of its validation rows have, where nothing else is said. The "
+        f"epoch was chosen by the validation bound, which needs no label: {summary['best_epoch']} of "
+        f"{summary['epochs']}.", quiet=output.quiet)  # fmt: skip
+    tell_bound(output, summary)
+    tell_classes(output, task, summary["classes_used"])
 
 
 def figures(
-    args: argparse.Namespace, objective: Objective, task: Task, history: list[dict[str, float]]
+    objective: Objective, recipe: Recipe, task: Task, history: list[dict[str, float]], classifier: Classifier
 ) -> dict[str, Figure]:
-    """Those of every example, the confusion matrix of clusters (Fig. 4), and KL per unit (Figs. C.5 and C.6)."""
-    drawn = standard_figures(objective, task, history, args.seed, drawn=("class_samples",))
+    """Training, samples, latent space, the confusion matrix of clusters (Fig. 4), KL per unit (Figs. C.5 and C.6)."""
     model, guide, test = objective.model, objective.guide, task.dataset.test
-    drawn["confusion_matrix"] = plots.confusion_matrix(
-        classifier_of(args, objective), test.x, test.y, num_classes=task.num_classes, clusters=True
-    )
-    if not posterior_settings(args):  # with another posterior, units depend on each other
-        x, y = test_rows(task, 2000), test.y[:2000]
+    torch.manual_seed(task.seed)
+    drawn = {
+        "training_curves": plots.training_curves(history),
+        "class_samples": plots.class_samples(model, task.y_dim, task.shape, class_names=task.class_names),
+        **latent_figures(objective, task),
+        "confusion_matrix": plots.confusion_matrix(
+            classifier, test.x, test.y, num_classes=task.num_classes, clusters=True
+        ),
+    }
+    if not recipe.build.keys() & set(POSTERIOR):  # with another posterior, units depend on each other
+        x, y = task.test_x(2000), test.y[:2000]
         drawn["cluster_kl"] = plots.cluster_kl(unit_kl_by_cluster(model, guide, guide.classify, x, labels=y))
-    if args.model in ("gm-dgm", "agm-dgm"):
+    if recipe.paper in ("gm-dgm", "agm-dgm"):
         drawn["component_kl"] = plots.component_kl(component_kl(model.p_z, task.y_dim))
     return drawn
 

@@ -11,25 +11,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from command_line import Parser, add_network_flags, command, make_parser
-from common import (
-    Task,
-    make_objective,
-    make_task,
-    measure_bound,
-    network_settings,
-    print_files,
-    print_table,
-    save_figures,
-    standard_figures,
-    summarise,
-    tell_bound,
-    test_rows,
-    train,
-    unit_figure,
-)
+from matplotlib.figure import Figure
 from semipyro import plots
 from semipyro.inference import Objective, active_units
+from semipyro.papers import PAPERS
+from shared.command import Parser, command
+from shared.figures import latent_figures, save_figures, unit_figure
+from shared.fitting import Fitting, read_fitting
+from shared.flags import add_network_flags, make_parser
+from shared.recipe import Recipe, network_settings
+from shared.report import print_files, print_table, tell_bound
+from shared.run_folder import Output, read_output
+from shared.summary import measure_bound, write_summary
+from shared.task import Task, make_task, read_data
+from shared.training import begin_run, train
 from torch import Tensor
 
 CLASSIFIERS = ("svm", "logistic", "knn", "label-spreading")
@@ -47,50 +42,59 @@ def parser() -> Parser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains, measures, draws."""
-    task = make_task(args)
-    objective = make_objective(args, "m1", "M1", task, network_settings(args, task))
-    history = train(args, objective, task, monitor="unlabelled")
-    torch.manual_seed(args.seed)  # the same draws for a run that was resumed
-    measured = {
-        "classifier": args.classifier,
-        "test_accuracy": features_accuracy(args, objective, task),
-        "baseline_accuracy": rows_accuracy(args, task),
-        **measure_bound(objective, task),
-        "active_units": active_units(objective.guide, task.dataset.test.x),
-    }
-    summary = summarise(args, "m1", task, history, measured)
-    print_table(args, "test accuracy", {
-        f"M1, {args.classifier} on the features of {args.labels} labelled rows": summary["test_accuracy"],
-        f"the same classifier on the {args.labels} rows themselves": summary["baseline_accuracy"],
-    })  # fmt: skip
-    tell_bound(args, summary)
-    if args.figures:
-        draw(args, objective, task, history)
-    print_files(args, "m1")
+    """Reads the flags, loads the data, and takes the steps."""
+    fitting, output = read_fitting(args), read_output(args)
+    task = make_task(read_data(args), likelihood=args.likelihood)
+    learn(task, choose(args, task), fitting, output, args.classifier)
 
 
-def features_accuracy(args: argparse.Namespace, objective: Objective, task: Task) -> float:
-    """Of the classifier on posterior means."""
+def choose(args: argparse.Namespace, task: Task) -> Recipe:
+    """M1, and the keywords of its `build`."""
+    return Recipe("m1", "M1", network_settings(args, task))
+
+
+def learn(task: Task, recipe: Recipe, fitting: Fitting, output: Output, classifier: str) -> None:
+    """Takes the steps from the model to the figures."""
+    train_x, test_x = task.dataset.train.x, task.dataset.test.x
+
+    # Model p(x, z), guide q(z | x), and the bound that both are trained on.
+    torch.manual_seed(task.seed)
+    objective = PAPERS[recipe.paper].build(**recipe.build)
+    begin_run(objective, recipe, task, fitting, output)
+
+    # Fit. No label is read: the bound on the validation rows chooses the epoch.
+    history = train(objective, task, fitting, output, monitor="unlabelled")
+
+    # Measure: the classifier learns from features, which are posterior means, and its baseline from the rows.
+    torch.manual_seed(task.seed)
     with torch.no_grad():
-        train_x, test_x = (objective.guide.encode(split.x) for split in (task.dataset.train, task.dataset.test))
-    return classifier_accuracy(args, task, train_x, test_x, standardised=False)
+        features, test_features = (objective.guide.encode(x) for x in (train_x, test_x))
+    outside = bool((train_x < 0).any() or (train_x > 1).any())
+    measured = {
+        "classifier": classifier,
+        "test_accuracy": classifier_accuracy(classifier, task, features, test_features, standardised=False),
+        "baseline_accuracy": classifier_accuracy(classifier, task, train_x, test_x, standardised=outside),
+        "bound": measure_bound(objective, task),
+        "active_units": active_units(objective.guide, test_x),
+    }
+    summary = write_summary(recipe, task, fitting, output, history, measured)
+
+    # Tell, and draw.
+    print_table(output, "test accuracy", {
+        f"M1, {classifier} on the features of {task.num_labels} labelled rows": summary["test_accuracy"],
+        f"the same classifier on the {task.num_labels} rows themselves": summary["baseline_accuracy"],
+    })  # fmt: skip
+    tell_bound(output, summary)
+    if output.figures:
+        save_figures(output.folder, figures(objective, recipe, task, history))
+    print_files(output, recipe.paper)
 
 
-def rows_accuracy(args: argparse.Namespace, task: Task) -> float:
-    """Of the same classifier on the rows themselves, which are standardised where they go beyond [0, 1]."""
-    x = task.dataset.train.x
-    outside = bool((x < 0).any() or (x > 1).any())
-    return classifier_accuracy(args, task, x, task.dataset.test.x, standardised=outside)
-
-
-def classifier_accuracy(
-    args: argparse.Namespace, task: Task, train_x: Tensor, test_x: Tensor, *, standardised: bool
-) -> float:
+def classifier_accuracy(name: str, task: Task, train_x: Tensor, test_x: Tensor, *, standardised: bool) -> float:
     """Trains scikit-learn's classifier on the rows with a label (or on all), and measures it on the test rows."""
-    rows = torch.ones_like(task.y, dtype=torch.bool) if args.classifier == "label-spreading" else task.y >= 0
+    rows = torch.ones_like(task.y, dtype=torch.bool) if name == "label-spreading" else task.y >= 0
     known = task.dataset.test.y >= 0
-    classifier = make_classifier(args.classifier, standardised=standardised)
+    classifier = make_classifier(name, standardised=standardised)
     classifier.fit(train_x[rows].numpy(), task.y[rows].numpy())
     return float(classifier.score(test_x[known].numpy(), task.dataset.test.y[known].numpy()))
 
@@ -116,16 +120,15 @@ def make_classifier(name: str, *, standardised: bool) -> Any:
     return make_pipeline(StandardScaler(), makers[name]()) if standardised else makers[name]()
 
 
-def draw(args: argparse.Namespace, objective: Objective, task: Task, history: list[dict[str, float]]) -> None:
-    """Training curves, latent space, KL per unit, reconstructions."""
-    x = test_rows(task, 1000)
-    model, guide = objective.model, objective.guide
-    figures = {
-        **standard_figures(objective, task, history, args.seed, drawn=()),
-        **unit_figure(args, objective, task),
-        "reconstructions": plots.reconstructions(model, guide, x[:30], task.shape),
+def figures(objective: Objective, recipe: Recipe, task: Task, history: list[dict[str, float]]) -> dict[str, Figure]:
+    """Training, latent space, KL per unit, and reconstructions."""
+    torch.manual_seed(task.seed)
+    return {
+        "training_curves": plots.training_curves(history),
+        **latent_figures(objective, task),
+        **unit_figure(objective, recipe, task),
+        "reconstructions": plots.reconstructions(objective.model, objective.guide, task.test_x(1000)[:30], task.shape),
     }
-    save_figures(args.out, figures)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,22 +14,29 @@ import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
 import torch
-import workers
-from command_line import Help, Parser, add_data_flags, add_device_flags, command, count, write_json
-from common import Task, make_task, rehearse, save_figures, say, train
 from experiments import line
 from experiments.base import arguments
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter
 from optuna.trial import FrozenTrial, Trial, TrialState
+from semipyro.inference import check_fit_settings, fit
 from semipyro.papers import PAPERS
 from semipyro.plots.common import new_figure
+from shared import workers
+from shared.command import Help, Parser, command, count, say
+from shared.figures import save_figures
+from shared.fitting import Fitting
+from shared.flags import add_data_flags, add_device_flags
+from shared.run_folder import write_json
+from shared.task import Task, make_task, read_data
+from shared.training import rehearse
 from tqdm import tqdm
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -70,24 +77,19 @@ def parser() -> Parser:
     add("--study", help="name of the study; without it, the data's and the model's")
     add("--out", type=Path, default=Path("runs") / "tune", help="folder for the study, best.json and a figure")
     add("--quiet", action="store_true", help="show nothing but warnings and errors")
-    flags.set_defaults(  # what `common` reads beside these
-        likelihood="auto", scale=None, usual_scale=None, weight_decay=0.0, kl_warmup=0, gradient_clip=None,
-        gradient_clip_value=None, decay_every=None, learning_rate=3e-3, resume=False,
-    )  # fmt: skip
     return flags
 
 
 def run(args: argparse.Namespace) -> None:
     """Checks the data, starts the workers, tells what is best."""
-    decided = copy.copy(args)  # the workers, and the command at the end, take the flags as they were given
-    task = make_task(decided)
-    rehearse(decided, PAPERS[args.model].build(task.x_dim, task.y_dim, likelihood=decided.likelihood), task)
+    check_fit_settings(epochs=args.epochs, device=args.device, precision=args.precision)
+    task = make_task(read_data(args))
+    rehearse(PAPERS[args.model].build(task.x_dim, task.y_dim, likelihood=task.likelihood), task)
     args.out.mkdir(parents=True, exist_ok=True)
-    args.store = args.store or f"sqlite:///{args.out.resolve() / 'study.db'}"
-    args.study = args.study or name_of_study(args)
     study = open_study(args)
     before = finished(study)
-    say(args, f"{before} of {args.trials} trials are done; the study is {args.study} in {args.store}")
+    say(f"{before} of {args.trials} trials are done; the study is {name_of_study(args)} in {store(args)}",
+        quiet=args.quiet)  # fmt: skip
     with (
         workers.started(worker, [(args, share) for share in shares(args.trials - before, args.jobs)]) as processes,
         tqdm(total=args.trials, initial=before, unit="trial", disable=True if args.quiet else None) as bar,
@@ -98,24 +100,27 @@ def run(args: argparse.Namespace) -> None:
     tell(args, study)
 
 
+def store(args: argparse.Namespace) -> str:
+    """The database of the study."""
+    return args.store or f"sqlite:///{args.out.resolve() / 'study.db'}"
+
+
 def name_of_study(args: argparse.Namespace) -> str:
-    """A name that changes with whatever would make the trials of two commands another task."""
+    """--study, or a name that changes with whatever would make the trials of two commands another task."""
     words = json.dumps(data_flags(args) | {"epochs": args.epochs, "precision": args.precision})
-    return f"{Path(args.data).stem}-{args.model}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+    usual = f"{Path(args.data).stem}-{args.model}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+    return args.study or usual
 
 
 def data_flags(args: argparse.Namespace) -> dict[str, Any]:
     """The flags of the data, as they were given."""
-    names = (
-        "data", "data_root", "labels", "include_labelled", "batch_size", "labelled_batch_size", "binarize", "seed"
-    )  # fmt: skip
-    return {name: getattr(args, name) for name in names}
+    return asdict(read_data(args))
 
 
 def open_study(args: argparse.Namespace) -> optuna.Study:
     """The study in its database."""
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=args.epochs // 5)
-    return line.open_study(line.open_storage(args.store), args.study, direction="maximize", pruner=pruner)
+    return line.open_study(line.open_storage(store(args)), name_of_study(args), direction="maximize", pruner=pruner)
 
 
 def shares(trials: int, jobs: int) -> list[int]:
@@ -132,7 +137,7 @@ def finished(study: optuna.Study) -> int:
 def worker(args: argparse.Namespace, share: int) -> None:
     """A process that tries its share of settings, or fewer, where other machines were faster."""
     workers.share_cores(args.jobs)
-    study, task = open_study(args), make_task(args)
+    study, task = open_study(args), make_task(read_data(args))
     for _ in range(share):
         if finished(study) < args.trials and workers.is_wanted():
             study.optimize(partial(score, args, task), n_trials=1)
@@ -144,39 +149,46 @@ def score(args: argparse.Namespace, task: Task, trial: Trial) -> float:
     What is drawn depends on the seed, the trial's number and the trials before it, whichever process draws. A training
     that breaks counts as one that fell behind.
     """
-    seed = (args.seed + 7919 * trial.number) % 2**32
+    seed = (task.seed + 7919 * trial.number) % 2**32
     trial.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=8)
-    args, build = settings(args, trial)
-    torch.manual_seed(args.seed)
+    build, fitting = suggest_build(args.model, task, trial), suggest_fitting(args, trial)
+    torch.manual_seed(task.seed)
     objective = PAPERS[args.model].build(task.x_dim, task.y_dim, **build)
+    x, y = task.dataset.validation.x, task.dataset.validation.y
 
     def report(row: dict[str, float]) -> None:
         trial.report(row["validation_accuracy"], int(row["epoch"]))
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    args.out, args.quiet = None, True  # no checkpoints
     try:
-        history = train(args, objective, copy.deepcopy(task), report=report)
+        history = fit(
+            objective, copy.deepcopy(task.batches), validation=(x, y), validation_bound_x=task.bound_x(x),
+            monitor="accuracy", restore_best=True, progress=False, report=report, **fitting.keywords,
+        )  # fmt: skip
     except FloatingPointError as error:
         trial.set_user_attr("error", str(error))
         raise optuna.TrialPruned from error
     return max(row["validation_accuracy"] for row in history)
 
 
-def settings(args: argparse.Namespace, trial: Trial | FrozenTrial) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """The arguments with the trial's learning rate, and the keywords of `build`."""
+def suggest_build(model: str, task: Task, trial: Trial | FrozenTrial) -> dict[str, Any]:
+    """Keywords of `build` that a trial tries."""
     build: dict[str, Any] = {
         "z_dim": trial.suggest_int("z_dim", 2, 100, log=True),
         "hidden": [trial.suggest_int("width", 50, 500, log=True)] * trial.suggest_int("layers", 1, 2),
-        "likelihood": args.likelihood,
+        "likelihood": task.likelihood,
     }
-    build |= {name: trial.suggest_float(name, *RANGES[name], log=True) for name in ROWS[args.model].weights}
-    if args.likelihood == "normal":
+    build |= {name: trial.suggest_float(name, *RANGES[name], log=True) for name in ROWS[model].weights}
+    if task.likelihood == "normal":
         build["scale"] = trial.suggest_float("scale", 0.05, 1.0, log=True)
-    args = copy.copy(args)
-    args.learning_rate = trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True)
-    return args, build
+    return build
+
+
+def suggest_fitting(args: argparse.Namespace, trial: Trial | FrozenTrial) -> Fitting:
+    """How a trial fits: with the learning rate that it tries."""
+    rate = trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True)
+    return Fitting(args.epochs, learning_rate=rate, device=args.device, precision=args.precision)
 
 
 def tell(args: argparse.Namespace, study: optuna.Study) -> None:
@@ -186,20 +198,19 @@ def tell(args: argparse.Namespace, study: optuna.Study) -> None:
         errors = [trial.user_attrs["error"] for trial in study.get_trials() if "error" in trial.user_attrs]
         last = f" The last one broke: {errors[-1]}" if errors else ""
         raise ValueError(
-            f"no trial of the study {args.study} came to its end; --trials more, or look at the data.{last}"
+            f"no trial of the study {name_of_study(args)} came to its end; --trials more, or look at the data.{last}"
         )
     pruned = len(study.get_trials(states=(TrialState.PRUNED,)))
-    say(args, f"\n{len(done)} trials to the end, {pruned} stopped early. Validation accuracy of the best:")
+    say(f"\n{len(done)} trials to the end, {pruned} stopped early. Validation accuracy of the best:", quiet=args.quiet)
     for trial in sorted(done, key=lambda trial: -(trial.value or 0))[:5]:
-        say(args, f"  {trial.value:.1%}  " + ", ".join(f"{name} {value:.3g}" for name, value in trial.params.items()))
+        found = ", ".join(f"{name} {value:.3g}" for name, value in trial.params.items())
+        say(f"  {trial.value:.1%}  {found}", quiet=args.quiet)
     best = study.best_trial
     words = training_command(args, best)
     write_json({"validation_accuracy": best.value, "settings": best.params, "command": words}, args.out / "best.json")
     save_figures(args.out, figures(study))
-    say(
-        args,
-        f"The figure and best.json are in {args.out}. To train with the best and measure on test rows:\n\n  {words}",
-    )
+    say(f"The figure and best.json are in {args.out}. To train with the best and measure on test rows:\n\n  {words}",
+        quiet=args.quiet)  # fmt: skip
 
 
 def training_command(args: argparse.Namespace, best: FrozenTrial) -> str:
@@ -207,7 +218,7 @@ def training_command(args: argparse.Namespace, best: FrozenTrial) -> str:
     row, found = ROWS[args.model], best.params
     flags = {
         **data_flags(args), "epochs": args.epochs, "device": args.device, "precision": args.precision,
-        "likelihood": args.likelihood, "z_dim": found["z_dim"], "hidden": [found["width"]] * found["layers"],
+        "likelihood": "auto", "z_dim": found["z_dim"], "hidden": [found["width"]] * found["layers"],
         "learning_rate": found["learning_rate"], "scale": found.get("scale"),
     }  # fmt: skip
     given = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in flags.items()}

@@ -12,38 +12,11 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from command_line import (
-    Parser,
-    add_posterior_flags,
-    command,
-    count,
-    make_parser,
-    natural,
-    positive,
-    posterior_settings,
-    weight,
-)
-from common import (
-    Task,
-    make_objective,
-    make_task,
-    measure_bound,
-    new_classifier,
-    print_files,
-    print_table,
-    save_figures,
-    say,
-    standard_figures,
-    summarise,
-    tell_bound,
-    tell_classes,
-    train,
-    train_on_labels,
-)
 from matplotlib.figure import Figure
 from pyro.distributions import OneHotCategorical
 from semipyro import plots
 from semipyro.contract import Guide
+from semipyro.distributions import CategoricalNet
 from semipyro.inference import (
     Objective,
     accuracy,
@@ -54,10 +27,25 @@ from semipyro.inference import (
 )
 from semipyro.inference.objectives.inverted import GRADIENTS
 from semipyro.papers import PAPERS
+from shared.baseline import train_on_labels
+from shared.command import Parser, command, count, natural, positive, say, weight
+from shared.figures import latent_figures, save_figures
+from shared.fitting import Fitting, read_fitting
+from shared.flags import add_posterior_flags, make_parser
+from shared.recipe import Recipe, posterior_settings
+from shared.report import print_files, print_table, tell_bound, tell_classes
+from shared.run_folder import Output, read_output
+from shared.summary import measure_bound, write_summary
+from shared.task import Task, make_task, read_data
+from shared.training import begin_run, train
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 ROWS = 5_000  # labelled rows over which z is averaged for the canonical images
+BASELINE: dict[str, Any] = {
+    "hidden": [50, 50],
+    "activation": "tanh",
+}  # layers of the classifier that learns from the labels alone
 
 
 def parser() -> Parser:
@@ -76,26 +64,17 @@ def parser() -> Parser:
         "without it, y is summed out exactly")  # fmt: skip
     add("--num-samples", type=count, default=1, help="draws of z that each bound averages over")
     add_posterior_flags(flags)
-    flags.set_defaults(
-        include_labelled=True,
-        learning_rate=0.01,
-        gradient_clip=5.0,
-        likelihood="bernoulli",
-        scale=None,
-        usual_scale=None,
-        hidden=[50, 50],
-        activation="tanh",
-    )
+    flags.set_defaults(include_labelled=True, learning_rate=0.01, gradient_clip=5.0)
     return flags
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains, measures, draws."""
+    """Takes the steps from the data to the measures, tells what came of them, and draws."""
     learnt = learn(args)
-    tell(args, learnt.task, learnt.summary)
-    if args.figures:
-        save_figures(args.out, figures(args, learnt))
-    print_files(args, "untapped")
+    tell(learnt.task, learnt.output, learnt.summary)
+    if learnt.output.figures:
+        save_figures(learnt.output.folder, figures(learnt))
+    print_files(learnt.output, "untapped")
 
 
 class Extraction(NamedTuple):
@@ -116,6 +95,7 @@ class Learnt(NamedTuple):
     """A run's outcome: untapped, and M2 from the same start without the reverse bound."""
 
     task: Task
+    output: Output
     objective: Objective
     history: list[dict[str, float]]
     found: Extraction
@@ -124,34 +104,47 @@ class Learnt(NamedTuple):
 
 
 def learn(args: argparse.Namespace) -> Learnt:
-    """Trains both, measures, and writes summary.json."""
-    task = make_task(args, hidden=args.hide, usual=None)
-    build = settings(args, task)
-    objective = make_objective(args, "untapped", "untapped", task, build)
-    rows = copy.deepcopy(task.batches)  # as they are now, in a resumed run too
-    history = train(args, objective, task, monitor="unlabelled")
-    m2 = train_m2(args, build, replace(task, batches=rows))
-    found, found_m2 = (extract(part, task) for part in (objective, m2))
-    torch.manual_seed(args.seed)
-    labels_only = train_on_labels(
-        new_classifier(args, task), task, learning_rate=1e-3, seed=args.seed, device=args.device
-    )
+    """Reads the flags, and takes the steps from the data to the measures."""
+    fitting, output = read_fitting(args), read_output(args, scale=None, **BASELINE)
+
+    # The data.
+    task = make_task(read_data(args), likelihood="bernoulli", hidden=args.hide, usual=None)
     test = task.dataset.test
+
+    # Model, guide and objective, with a reverse process that is made of the same networks.
+    recipe = Recipe("untapped", "untapped", settings(args, task))
+    torch.manual_seed(task.seed)
+    objective = PAPERS[recipe.paper].build(**recipe.build)
+    begin_run(objective, recipe, task, fitting, output)
+
+    # Fit, and fit M2 beside it, on the same batches; read what each dimension of y stands for.
+    same = replace(task, batches=copy.deepcopy(task.batches))
+    history = train(objective, task, fitting, output, monitor="unlabelled")
+    m2 = train_m2(recipe, same, fitting, output)
+    found, found_m2 = (extract(each, task) for each in (objective, m2))
+
+    # The baseline: a classifier that learns from the labelled rows alone.
+    torch.manual_seed(task.seed)
+    baseline = CategoricalNet((task.x_dim,), task.y_dim, **BASELINE)
+    train_on_labels(baseline, task, learning_rate=1e-3, device=fitting.device)
+
+    # Measure.
     measured = {
         "hidden_classes": list(task.hidden),
         **{f"test_{name}": value for name, value in measure(objective, task, found.dimensions).items()},
         **{f"m2_{name}": value for name, value in measure(m2, task, found_m2.dimensions).items()},
         "read": found.read.tolist(),
         "m2_read": found_m2.read.tolist(),
-        "baseline_accuracy": accuracy(labels_only, test.x, test.y),
-        **measure_bound(objective, task),
+        "baseline_accuracy": accuracy(baseline, test.x, test.y),
+        "bound": measure_bound(objective, task),
         "classes_used": classes_used(objective.guide.classify, task.x_unlabelled),
     }
-    return Learnt(task, objective, history, found, found_m2, summarise(args, "untapped", task, history, measured))
+    summary = write_summary(recipe, task, fitting, output, history, measured)
+    return Learnt(task, output, objective, history, found, found_m2, summary)
 
 
 def settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:
-    """Keywords of the paper's `build`."""
+    """Keywords of the row's `build`."""
     names = (
         "z_dim", "half_width", "reverse_weight", "discriminative_y_weight", "discriminative_x_weight", "gradient",
         "temperature", "num_samples",
@@ -160,15 +153,14 @@ def settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     return {"x_dim": task.x_dim, "y_dim": task.y_dim, **given}
 
 
-def train_m2(args: argparse.Namespace, build: dict[str, Any], task: Task) -> Objective:
+def train_m2(recipe: Recipe, task: Task, fitting: Fitting, output: Output) -> Objective:
     """The paper's comparison: the same networks from the same start, without the reverse bound."""
-    say(args, "and the same without the reverse bound, which is M2:")
-    torch.manual_seed(args.seed)
-    m2 = PAPERS["untapped"].build(**{**build, "reverse_weight": 0.0})
-    args = copy.copy(args)
-    args.out = args.out / "m2"
-    args.out.mkdir(exist_ok=True)
-    train(args, m2, task, monitor="unlabelled")
+    say("and the same without the reverse bound, which is M2:", quiet=output.quiet)
+    torch.manual_seed(task.seed)
+    m2 = PAPERS[recipe.paper].build(**{**recipe.build, "reverse_weight": 0.0})
+    inside = replace(output, folder=output.folder / "m2")
+    inside.folder.mkdir(exist_ok=True)
+    train(m2, task, fitting, inside, monitor="unlabelled")
     return m2
 
 
@@ -217,10 +209,10 @@ class Matched(nn.Module):
         return OneHotCategorical(logits=self.guide.classify(x).logits[:, self.dimensions])
 
 
-def tell(args: argparse.Namespace, task: Task, summary: dict[str, Any]) -> None:
-    """The table."""
+def tell(task: Task, output: Output, summary: dict[str, Any]) -> None:
+    """The table, cross-entropies, the bound, and the classes in use."""
     hidden = " ".join(map(str, task.hidden))
-    print_table(args, "test accuracy", {
+    print_table(output, "test accuracy", {
         "untapped": summary["test_accuracy"],
         f"    on the classes without labels ({hidden})": summary["test_accuracy_hidden"],
         "M2, the same without the reverse bound": summary["m2_accuracy"],
@@ -228,18 +220,25 @@ def tell(args: argparse.Namespace, task: Task, summary: dict[str, Any]) -> None:
         "a classifier that learnt from the labels alone": summary["baseline_accuracy"],
     })  # fmt: skip
     chance = torch.tensor(float(task.y_dim)).log().item()
-    say(args, f"Cross-entropy on the classes without labels: {summary['test_cross_entropy_hidden']:.2f} nats, M2 "
+    say(f"Cross-entropy on the classes without labels: {summary['test_cross_entropy_hidden']:.2f} nats, M2 "
         f"{summary['m2_cross_entropy_hidden']:.2f}, chance {chance:.2f}. Their dimensions of y were matched by a "
-        "logistic regression on what the model draws for each.")  # fmt: skip
-    tell_bound(args, summary)
-    tell_classes(args, task, summary["classes_used"])
+        "logistic regression on what the model draws for each.", quiet=output.quiet)  # fmt: skip
+    tell_bound(output, summary)
+    tell_classes(output, task, summary["classes_used"])
 
 
-def figures(args: argparse.Namespace, learnt: Learnt) -> dict[str, Figure]:
-    """Those of every example, and the digits of each dimension of y, with and without the reverse bound: Fig. 2."""
-    task, objective = learnt.task, learnt.objective
-    matched = Matched(objective.guide, learnt.found.dimensions)
-    drawn = standard_figures(objective, task, learnt.history, args.seed, classifier=matched)
+def figures(learnt: Learnt) -> dict[str, Figure]:
+    """Those of M2, and the digits of each dimension of y, with and without the reverse bound: Fig. 2."""
+    task, model, guide = learnt.task, learnt.objective.model, learnt.objective.guide
+    test, matched = task.dataset.test, Matched(guide, learnt.found.dimensions)
+    torch.manual_seed(task.seed)
+    drawn = {
+        "training_curves": plots.training_curves(learnt.history),
+        "class_samples": plots.class_samples(model, task.y_dim, task.shape, class_names=task.class_names),
+        "analogies": plots.analogies(model, guide, test.x[:10], task.y_dim, task.shape),
+        "confusion_matrix": plots.confusion_matrix(matched, test.x, test.y, num_classes=task.y_dim),
+        **latent_figures(learnt.objective, task),
+    }
     labelled = [label for label in range(task.num_classes) if label not in task.hidden]
     for name, found in (("digit_extraction", learnt.found), ("digit_extraction_m2", learnt.found_m2)):
         if len(task.shape) == 2:

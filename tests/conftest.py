@@ -15,14 +15,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests st
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
-GENERATED = {"__pycache__", "build", "dist", "runs", "shared"}
+GENERATED = {"__pycache__", "build", "dist", "runs"}
 
 
 def _files(folder: Path) -> Iterator[Path]:
     """Files under `folder` that people wrote: no environments, builds, caches or runs."""
     for path in sorted(folder.iterdir()):
         hidden = path.name.startswith(".") and path.name not in {".ci", ".github", ".gitignore"}
-        if hidden or path.name in GENERATED or path.suffix == ".egg-info":
+        if hidden or path.name in GENERATED or path.suffix == ".egg-info" or path == ROOT / "shared":
             continue
         if path.is_file():
             yield path

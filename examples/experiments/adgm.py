@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from semipyro import plots
+from semipyro.contract import latents
 from semipyro.data import binarize, load
 from semipyro.inference import Objective, unit_kl
 from semipyro.plots.common import new_figure
@@ -50,10 +51,10 @@ def table1(budget: str) -> dict[str, Settings]:
 
 
 def measure(settings: Settings, seed: int, folder: Path) -> Metrics:
-    """A run, and the KL of each unit."""
+    """Runs the script, and measures the KL of each unit."""
 
     def after(objective: Objective, folder: Path) -> Metrics:
-        if not hasattr(objective.guide, "q_a"):
+        if "a" not in latents(objective.guide):
             return {}
         x = binarize(load(settings["flags"]["data"]).test.x[:ROWS], seed=0)
         torch.manual_seed(seed)

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from common import load_run
 from matplotlib.figure import Figure
 from semipyro.inference import Objective
+from shared.run_folder import load_run
 
 Settings = dict[str, Any]
 Metrics = dict[str, Any]
@@ -25,11 +25,11 @@ CURVES = ("validation_accuracy", "validation_unlabelled")  # of a run, an entry 
 
 @dataclass(frozen=True)
 class Number:
-    """A published number, and where ours is.
+    """A published number, and the cell that measures it here.
 
     Attributes:
         label: what it is of.
-        cell: the cell that ours comes from.
+        cell: the name of that cell.
         published: as the paper gives it; empty where it gives none.
         metric: which of the cell's metrics.
         kind: one of KINDS; an error is 1 minus the metric.
@@ -42,7 +42,7 @@ class Number:
     kind: str = "accuracy"
 
     def of(self, record: Record) -> float | None:
-        """Ours, in the unit in which it is published; None where the record has none."""
+        """What the record holds, in the unit in which the number is published; None where it has none."""
         value = record["metrics"].get(self.metric)
         if value is None or self.kind in ("nats", "number"):
             return value
@@ -92,7 +92,7 @@ class Cell:
         budget: one of BUDGETS.
         name: of the settings, within the experiment.
         seed: of everything random.
-        settings: plain values.
+        settings: values that a JSON file can hold.
     """
 
     experiment: str
@@ -176,8 +176,7 @@ def run_script(
         start = first_folder(folder)
         before = run_script(settings["first"], seed, start)
         flags["m1" if settings["script"] == "ss_vae_m1_m2" else "start_from"] = start
-    args = parsed({**settings, "flags": flags}, seed, folder)
-    args.figures = figures and seed == 0
+    args = parsed({**settings, "flags": flags}, seed, folder, figures=figures and seed == 0)
     import_module(settings["script"]).run(args)
     found = read_run(folder)
     found["seconds"] += before.pop("seconds", 0)
@@ -190,9 +189,9 @@ def first_folder(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-first")
 
 
-def parsed(settings: Settings, seed: int, folder: Path) -> Any:
+def parsed(settings: Settings, seed: int, folder: Path, *, figures: bool = False) -> Any:
     """The script's own arguments, for a run in this folder, which goes on where one was stopped there."""
-    words = [*arguments(settings["flags"] | {"seed": seed, "out": folder}), "--no-figures"]
+    words = arguments(settings["flags"] | {"seed": seed, "out": folder, "figures": figures})
     words += ["--resume"] * (folder / "settings.json").exists()
     return import_module(settings["script"]).parser().parse_args(words)
 

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import ss_cagem
 import torch
-from common import make_objective, make_task, test_rows, train
 from matplotlib.figure import Figure
 from semipyro.inference import accuracy, cascade, evaluate, log_likelihood, unit_kl
 from semipyro.inference.training.precision import computing_device
+from semipyro.papers import PAPERS
 from semipyro.plots.common import new_figure
+from shared.fitting import read_fitting
+from shared.run_folder import read_output
+from shared.task import make_task, read_data
+from shared.training import begin_run, train
 
 from .base import (
     Claim,
@@ -61,19 +65,22 @@ def table1(budget: str) -> dict[str, Settings]:
 
 
 def measure_likelihood(settings: Settings, seed: int, folder: Path) -> Metrics:
-    """Trains for the bound, which also chooses the epoch; F with 1, 10 and many draws, and the KL of z2."""
+    """Trains, with the epoch chosen by the bound; measures F with 1, 10 and many draws, and the KL of z2."""
     args = parsed(settings, seed, folder)
-    args.clusters = True
-    task = make_task(args, extra=settings["extra"])
-    objective = make_objective(args, "cagem", "CaGeM", task, ss_cagem.settings(args, task))
-    history = train(args, objective, task, monitor="unlabelled")
+    fitting, output = read_fitting(args), read_output(args, clusters=True)
+    task = make_task(read_data(args), likelihood=args.likelihood, extra=settings["extra"], clusters=True)
+    recipe = ss_cagem.choose(args, task)
     torch.manual_seed(seed)
-    x, model, guide = test_rows(task, settings["rows"]), objective.model, objective.guide
-    objective.to(computing_device(args.device))  # 500 draws and more of each row
+    objective = PAPERS[recipe.paper].build(**recipe.build)
+    begin_run(objective, recipe, task, fitting, output)
+    history = train(objective, task, fitting, output, monitor="unlabelled")
+    torch.manual_seed(seed)
+    x, model, guide = task.test_x(settings["rows"]), objective.model, objective.guide
+    objective.to(computing_device(fitting.device))  # 500 draws and more of each row
     draws = {1: evaluate(objective, x)["unlabelled"]}
     draws |= {n: float(log_likelihood(model, guide, x, num_samples=n).mean()) for n in (10, settings["draws"])}
     classifier, test = cascade(model, guide, args.test_samples), task.dataset.test
-    labelled = {"test_accuracy": accuracy(classifier, test.x, test.y)} if args.labels else {}
+    labelled = {"test_accuracy": accuracy(classifier, test.x, test.y)} if task.num_labels else {}
     return labelled | {
         "bound": draws[1],
         "bound_10": draws[10],

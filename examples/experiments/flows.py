@@ -9,8 +9,9 @@ from semipyro.data import binarize, load
 from semipyro.distributions import FLOWS
 from semipyro.inference import Objective, log_likelihood
 from semipyro.plots.common import new_figure
+from shared.run_folder import read_settings
 
-from .base import Experiment, Metrics, Number, Record, Settings, parsed, run_script, script
+from .base import Experiment, Metrics, Number, Record, Settings, run_script, script
 
 PAPER = "our own"
 MODELS: dict[str, tuple[str, Settings]] = {
@@ -52,13 +53,13 @@ def takes(model: str, guide: str) -> bool:
 
 
 def measure(settings: Settings, seed: int, folder: Path) -> Metrics:
-    """A run, and its importance-weighted bound."""
+    """Runs the script, and measures the importance-weighted bound."""
 
     def after(objective: Objective, folder: Path) -> Metrics:
-        args = parsed(settings, seed, folder)
-        x = load(args.data).test.x[:ROWS]
+        ran = read_settings(folder / "settings.json")
+        x = load(ran["data"]).test.x[:ROWS]
         torch.manual_seed(seed)
-        x = x if args.likelihood == "normal" else binarize(x, seed=0)
+        x = x if ran["likelihood"] == "normal" else binarize(x, seed=0)
         return {"iw_bound": float(log_likelihood(objective.model, objective.guide, x, num_samples=DRAWS).mean())}
 
     return run_script(settings, seed, folder, after=after)
@@ -81,7 +82,7 @@ def draw(records: list[Record]) -> dict[str, Figure]:
                     (found.get((f"{model}-{name}", seed), {}).get(metric) for name in (guide, "diagonal"))
                     for seed in seeds
                 ]
-                differences = [factor * (ours - plain) for ours, plain in pairs if None not in (ours, plain)]
+                differences = [factor * (flow - diagonal) for flow, diagonal in pairs if None not in (flow, diagonal)]
                 gains[row, column] = np.mean(differences) if differences else np.nan
         if not np.isfinite(gains).any():
             return {}

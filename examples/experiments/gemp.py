@@ -25,7 +25,7 @@ def settings(budget: str) -> dict[str, Settings]:
 
 
 def measure(settings: Settings, seed: int, folder: Path) -> Metrics:
-    """Both trainings, how many of the digits without labels the dimensions without labels draw, and the pictures."""
+    """Trains untapped and M2, counts which digits without labels the dimensions without labels draw, and draws them."""
     learnt = untapped.learn(parsed(settings, seed, folder))
     if len(learnt.task.shape) == 2:
         for name, found in (("extraction", learnt.found), ("extraction_m2", learnt.found_m2)):

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from command_line import write_json
-from common import versions
 from semipyro.files import write_whole
 from semipyro.inference.training.precision import network_precision
+from shared.run_folder import write_json
+from shared.summary import versions
 
 from .base import Cell, Experiment, Record, Settings
 

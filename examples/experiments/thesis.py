@@ -7,12 +7,16 @@ from typing import Any
 
 import ss_vae_m2
 import torch
-from common import make_objective, make_task, network_settings, train, weight_settings
 from matplotlib.figure import Figure
 from semipyro.data import load
 from semipyro.files import write_whole
 from semipyro.inference import Objective, accuracy
+from semipyro.papers import PAPERS
 from semipyro.plots.common import new_figure
+from shared.fitting import read_fitting
+from shared.run_folder import read_output
+from shared.task import make_task, read_data
+from shared.training import begin_run, train
 from torch import Tensor
 
 from .base import Claim, Experiment, Metrics, Number, Record, Settings, budgeted, parsed, run_script, script
@@ -54,7 +58,7 @@ def table1(budget: str) -> dict[str, Settings]:
 
 
 def measure(settings: Settings, seed: int, folder: Path) -> Metrics:
-    """A run, and for M2 the probe of z."""
+    """Runs the script, and probes the z of M2."""
     probed = settings["script"] == "ss_vae_m2"
     return run_script(settings, seed, folder, after=partial(probe, settings, seed) if probed else lambda *_: {})
 
@@ -103,15 +107,15 @@ def draw_table1(records: list[Record]) -> dict[str, Figure]:
     axes = figure.add_subplot()
     place = {weight: at for at, weight in enumerate(PUBLISHED)}
     for column, (label, cell, index) in enumerate(ROWS):
-        theirs = [(place[weight], float(row[index].split()[0])) for weight, row in PUBLISHED.items() if row[index]]
-        axes.plot(*zip(*theirs, strict=True), "o--", color=f"C{column}", alpha=0.4, markersize=4)
-        ours = [
+        published = [(place[weight], float(row[index].split()[0])) for weight, row in PUBLISHED.items() if row[index]]
+        axes.plot(*zip(*published, strict=True), "o--", color=f"C{column}", alpha=0.4, markersize=4)
+        measured = [
             (place[weight], 100 * record["metrics"]["test_accuracy"])
             for weight in PUBLISHED
             for record in records
             if record["cell"] == f"{cell}-{weight:g}"
         ]
-        axes.plot(*(zip(*ours, strict=True) if ours else ((), ())), "x", color=f"C{column}", label=label[:-3])
+        axes.plot(*(zip(*measured, strict=True) if measured else ((), ())), "x", color=f"C{column}", label=label[:-3])
     axes.set(
         xticks=list(place.values()),
         xticklabels=[f"{weight:g}" for weight in place],
@@ -186,7 +190,7 @@ def pretrained(budget: str) -> dict[str, Settings]:
 
 
 def measure_pretrained(settings: Settings, seed: int, folder: Path) -> Metrics:
-    """A run, and what the decoder makes of y."""
+    """Runs the script, and measures how much the decoder depends on y."""
     return run_script(settings, seed, folder, after=partial(use_of_y, settings), figures=True)
 
 
@@ -306,11 +310,14 @@ def selection(budget: str) -> dict[str, Settings]:
 
 
 def measure_selection(settings: Settings, seed: int, folder: Path) -> Metrics:
-    """One training, and two of its epochs: the best on validation labels, and the one with the lowest loss."""
+    """Trains once, and measures two epochs: the best on validation labels, and the one with the lowest loss."""
     args = parsed(settings, seed, folder)
-    task = make_task(args)
-    build = network_settings(args, task) | weight_settings(args, task, "m2", ss_vae_m2.WEIGHTS, "alpha")
-    objective = make_objective(args, "m2", "M2", task, build)
+    fitting, output = read_fitting(args), read_output(args)
+    task = make_task(read_data(args), likelihood=args.likelihood)
+    recipe = ss_vae_m2.choose(args, task)
+    torch.manual_seed(seed)
+    objective = PAPERS[recipe.paper].build(**recipe.build)
+    begin_run(objective, recipe, task, fitting, output)
     lowest = folder / "lowest.pt"
 
     def keep(row: dict[str, float]) -> None:
@@ -318,7 +325,7 @@ def measure_selection(settings: Settings, seed: int, folder: Path) -> Metrics:
             found = {"loss": row["loss"], "weights": objective.state_dict()}
             write_whole(lowest, lambda temporary: torch.save(found, temporary))
 
-    history = train(args, objective, task, report=keep)
+    history = train(objective, task, fitting, output, report=keep)
     test = task.dataset.test
     found = {"test_accuracy": accuracy(objective.guide.classify, test.x, test.y)}
     objective.load_state_dict(torch.load(lowest)["weights"])

@@ -44,7 +44,7 @@ def circles(budget: str, **cells: Settings) -> dict[str, Settings]:
 
 
 def fig3(budget: str) -> dict[str, Settings]:
-    """σ² = 1 and a small one, and σ² = 1 with the classifier at its optimum to start with."""
+    """M2 with σ² = 1 and with a small σ², and with σ² = 1 from a classifier that starts at its optimum."""
     return circles(
         budget,
         **{"variance-1": {"variance": 1.0}, "variance-0.01": {"variance": 0.01}},
@@ -54,7 +54,7 @@ def fig3(budget: str) -> dict[str, Settings]:
 
 
 def fig4(budget: str) -> dict[str, Settings]:
-    """Over σ²."""
+    """M2 over a range of σ²."""
     variances = (1.0,) if budget == "smoke" else (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001)
     return circles(budget, **{f"variance-{variance:g}": {"variance": variance} for variance in variances})
 
@@ -150,7 +150,7 @@ def draw_fig4(records: list[Record]) -> dict[str, Figure]:
 
 
 def moons(budget: str) -> dict[str, Settings]:
-    """No discriminative loss, and a warm-up of the KL terms to epoch 100."""
+    """M2 without a classification term, with a warm-up of the KL terms to epoch 100."""
     times = (
         {"epochs": 2, "warmup": 2, "snapshot": 1}
         if budget == "smoke"
@@ -251,7 +251,7 @@ def resumable(folder: Path) -> Settings:
 
 
 def spent(history: list[dict[str, float]]) -> Metrics:
-    """Epochs and seconds."""
+    """How many epochs and seconds a training took."""
     return {"epochs": len(history), "seconds": sum(row["seconds"] for row in history)}
 
 
@@ -268,7 +268,7 @@ def reconstruct(objective: Objective, x: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def squared_error(objective: Objective, x: Tensor) -> float:
-    """Of the reconstruction under the most probable class."""
+    """The squared error of the reconstruction under the most probable class."""
     return float((reconstruct(objective, x, most_probable(objective, x)) - x).pow(2).sum(-1).mean())
 
 
@@ -306,7 +306,7 @@ def lattice(box: Box, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def frame(axes: Axes, title: str, box: Box = CIRCLES) -> None:
-    """Title and limits."""
+    """Gives axes their title and their limits."""
     axes.set_title(title, fontsize="medium")
     axes.set(xlim=box[:2], ylim=box[2:], aspect="equal", xticks=[], yticks=[])
 

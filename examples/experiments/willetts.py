@@ -90,7 +90,7 @@ def clustered(*rows: tuple[str, str]) -> tuple[Number, ...]:
 
 
 def measure(settings: Settings, seed: int, folder: Path) -> Metrics:
-    """A run, and how many units of z the rows use."""
+    """Runs the script, and counts the units of z that the rows use."""
 
     def after(objective: Objective, folder: Path) -> Metrics:
         torch.manual_seed(seed)

@@ -164,6 +164,12 @@ def test_wrong_use_ends_with_2_and_one_line_and_writes_nothing(run, tmp_path, fl
     assert files(tmp_path) == []
 
 
+def test_the_learning_rate_decays_as_in_the_other_scripts(run, tmp_path):
+    assert run("--epochs 2 --guides diagonal --decay-every 1 --decay 0.5")[0] == 0
+    rates = [float(row["learning_rate"]) for row in numbers(tmp_path / "run" / "guides" / "diagonal")]
+    assert rates == [0.01, 0.005]
+
+
 @pytest.mark.parametrize("model", ["cagem", "latent-classifier", "m2-adversarial", "untapped", "agm-dgm"])
 def test_other_models(run, by_hand, tmp_path, model):
     status, printed, complaint = run(f"--model {model} --epochs 1 --guides diagonal iaf-1")

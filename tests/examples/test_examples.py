@@ -321,10 +321,10 @@ def drawing(monkeypatch, tmp_path, capsys):
     """Runs the example here, in an empty folder, and returns what a process of its own would have ended with."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(EXAMPLES)
-    import common
     import ss_vae_m2
+    from shared.baseline import train_on_labels
 
-    monkeypatch.setitem(common.train_on_labels.__kwdefaults__, "steps", 20)
+    monkeypatch.setitem(train_on_labels.__kwdefaults__, "steps", 20)
 
     def run_here(*flags):
         status = 0

@@ -20,15 +20,7 @@ from semipyro.papers import PAPERS
 
 from helpers.example_runs import EXAMPLES, call, complaints, files, leave_figures_empty, numbers, summary, times
 
-OTHERS = {
-    "command_line",
-    "common",
-    "compare_guides",
-    "own_data",
-    "reproduce",
-    "tune",
-    "workers",
-}  # shared parts, and scripts of no paper
+OTHERS = {"compare_guides", "own_data", "reproduce", "tune"}  # scripts of no paper
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in OTHERS)
 SMALL = {
     "ss_vae_m1": "--hidden 12 --z-dim 3 --learning-rate 0.003",
@@ -106,7 +98,7 @@ def scripts():
     """The modules by name; what learns from the labels alone takes 20 steps instead of 1,000."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(EXAMPLES)
-        patch.setitem(import_module("common").train_on_labels.__kwdefaults__, "steps", 20)
+        patch.setitem(import_module("shared.baseline").train_on_labels.__kwdefaults__, "steps", 20)
         yield {name: import_module(name) for name in SCRIPTS}
 
 
@@ -221,8 +213,7 @@ def test_the_warning_comes_below_the_number_of_labelled_classes_also_when_quiet(
     run, scripts, undrawn, monkeypatch, tmp_path, script, classes
 ):
     for used in (classes - 1, classes):
-        for module in (scripts[script], import_module("common")):
-            monkeypatch.setattr(module, "classes_used", lambda *_, used=used: used, raising=False)
+        monkeypatch.setattr(scripts[script], "classes_used", lambda *_, used=used: used)
         done = run(script, f"--epochs 1 --quiet --out {used}")
         assert (done.returncode, done.stdout) == (0, "")
         assert summary(tmp_path / str(used))["classes_used"] == used

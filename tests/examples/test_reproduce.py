@@ -129,7 +129,7 @@ def test_every_published_number_has_a_cell_at_the_paper_s_budget(script):
 
 @pytest.mark.parametrize("budget", ["smoke", "desk", "paper"])
 def test_the_scripts_take_the_flags_of_every_cell(script, budget, tmp_path):
-    base, line = import_module("experiments.base"), import_module("command_line")
+    base, recipe = import_module("experiments.base"), import_module("shared.recipe")
     for cell in cells(script, budget):
         for settings in (cell.settings, cell.settings.get("first", {})):
             if "script" in settings:
@@ -139,7 +139,7 @@ def test_the_scripts_take_the_flags_of_every_cell(script, budget, tmp_path):
                 weights = {name: getattr(args, name) for name in ("labelled_weight", "classification_weight")
                            if name in vars(args)}  # fmt: skip
                 for constant in {"alpha", "beta"} & vars(args).keys():
-                    line.given_weights(args, weights, constant)
+                    recipe.given_weights(args, weights, constant)
 
 
 def test_a_claim_can_be_decided_at_the_desk(script):

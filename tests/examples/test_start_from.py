@@ -1,7 +1,5 @@
 """`--start-from`: a model that starts as the VAE of an earlier run, whatever y is."""
 
-from argparse import Namespace
-
 import pytest
 import torch
 from semipyro.data import load
@@ -13,8 +11,8 @@ NETWORKS = {"z_dim": 3, "hidden": [12], "likelihood": "bernoulli"}
 
 
 @pytest.fixture(scope="module")
-def common():
-    with imported("common") as module:
+def pretraining():
+    with imported("shared.pretraining") as module:
         yield module
 
 
@@ -29,12 +27,12 @@ def vae(tmp_path_factory):
 
 
 @pytest.mark.parametrize("paper", ["m2", "latent-classifier", "simplified"])
-def test_the_model_is_the_vae_whatever_y_is(common, vae, paper):
+def test_the_model_is_the_vae_whatever_y_is(pretraining, vae, paper):
     objective = PAPERS[paper].build(64, 10, **NETWORKS)
     x, y = load("digits").test.x[:10], torch.eye(10)
     z = torch.randn(10, 3)
-    source = common.load_run(vae)
-    common.start_from(Namespace(start_from=vae), objective)
+    source = pretraining.load_run(vae)
+    pretraining.start_from(vae, objective)
     p_x = objective.model.p_x(z) if paper == "simplified" else objective.model.p_x(y, z)
     q_z = objective.guide.q_z(x, y) if paper == "m2" else objective.guide.q_z(x)
     torch.testing.assert_close(p_x.mean, source.model.p_x(z).mean)
@@ -42,10 +40,10 @@ def test_the_model_is_the_vae_whatever_y_is(common, vae, paper):
     torch.testing.assert_close(q_z.stddev, source.guide.q_z(x).stddev)
 
 
-def test_the_classifier_keeps_its_own_start(common, vae):
+def test_the_classifier_keeps_its_own_start(pretraining, vae):
     objective = PAPERS["m2"].build(64, 10, **NETWORKS)
     before = [parameter.clone() for parameter in objective.guide.q_y.parameters()]
-    common.start_from(Namespace(start_from=vae), objective)
+    pretraining.start_from(vae, objective)
     for old, new in zip(before, objective.guide.q_y.parameters(), strict=True):
         torch.testing.assert_close(old, new, rtol=0, atol=0)
 

@@ -89,9 +89,8 @@ def test_the_same_command_goes_on_with_the_study(script, own, monkeypatch):
 
 def test_a_study_that_goes_on_tries_other_settings(script, own, monkeypatch, tmp_path):
     """The same as one command would have tried, as what is drawn depends on the trial's number."""
-    args = script.parser().parse_args(f"{SMALL} --epochs 1".split())
-    args.data = own / "own.npz"
-    task = script.make_task(args)
+    args = script.parser().parse_args(f"{SMALL} --epochs 1 --data {own / 'own.npz'}".split())
+    task = script.make_task(script.read_data(args))
 
     def tried(*parts):
         searched = optuna.create_study(direction="maximize")
@@ -146,7 +145,7 @@ def test_a_trial_that_falls_behind_is_stopped(script, own, monkeypatch):
     """Five trials that were near 1 at once, then one whose learning rate cannot move it in time."""
     monkeypatch.chdir(own)
     args = script.parser().parse_args(f"{SMALL} --epochs 5".split())
-    task = script.make_task(args)
+    task = script.make_task(script.read_data(args))
     searched = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner(4, 0))
     for _ in range(4):
         trial = searched.ask()
@@ -162,7 +161,7 @@ def test_a_trial_that_falls_behind_is_stopped(script, own, monkeypatch):
 def test_another_row_has_its_own_settings_and_command(script, own, monkeypatch, model):
     monkeypatch.chdir(own)
     args = script.parser().parse_args(f"{SMALL} --model {model} --epochs 1".split())
-    task = script.make_task(args)
+    task = script.make_task(script.read_data(args))
     searched = optuna.create_study(direction="maximize")
     searched.optimize(lambda trial: script.score(args, task, trial), n_trials=1)
     weights = {name for name in searched.best_params if name.endswith("_weight")}

@@ -1,4 +1,4 @@
-"""Processes that compute while this one tells how far they are."""
+"""Worker processes, which compute while the process that started them tells how far they are."""
 
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ PATIENCE = 30  # seconds that a worker has to leave its work in order
 
 @contextmanager
 def started(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> Iterator[list[BaseProcess]]:
-    """A process for each tuple of arguments; none of them outlives the block, also where SIGTERM ends it.
+    """Starts a process for each tuple of arguments. None of them outlives the block, even if SIGTERM ends it.
 
     Ctrl-C reaches this process alone, which stops the others: `target` sees a KeyboardInterrupt.
     """
@@ -38,7 +38,7 @@ def started(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -
 
 
 def start_without_ctrl_c(process: BaseProcess) -> None:
-    """Starts a process that ignores SIGINT from its birth on, as it takes over what its parent ignores."""
+    """Starts a process that ignores SIGINT: a child ignores what its parent ignores while it starts the child."""
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.start()
@@ -47,7 +47,7 @@ def start_without_ctrl_c(process: BaseProcess) -> None:
 
 
 def stoppable(target: Callable[..., None], arguments: Sequence[Any]) -> None:
-    """Runs the target; SIGTERM raises KeyboardInterrupt in it, once, and what comes of that is not told."""
+    """Runs the target. SIGTERM raises KeyboardInterrupt in it, once; what the target then ends with is not shown."""
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
