@@ -6,28 +6,28 @@ from typing import Any
 
 
 def check_counts(least: int = 1, /, **numbers: Any) -> None:
-    """Integers of at least `least`."""
+    """A ValueError unless every number is an integer of at least `least`."""
     for name, number in numbers.items():
         if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {number!r}")
 
 
 def check_not_negative(**numbers: Any) -> None:
-    """Numbers of at least 0."""
+    """A ValueError unless every number is at least 0."""
     for name, number in numbers.items():
         if not number >= 0:
             raise ValueError(f"{name} must not be negative, got {number!r}")
 
 
 def check_positive(**numbers: Any) -> None:
-    """Numbers above 0 that are finite."""
+    """A ValueError unless every number is above 0 and finite."""
     for name, number in numbers.items():
         if not 0 < number < float("inf"):
             raise ValueError(f"{name} must be positive and finite, got {number!r}")
 
 
 def check_choice(choices: Iterable[str], /, **given: Any) -> None:
-    """Words among `choices`."""
+    """A ValueError unless every word is one of `choices`."""
     known = list(choices)
     for name, word in given.items():
         if word not in known:

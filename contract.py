@@ -1,4 +1,4 @@
-"""The contract between conditionals, models, guides and objectives: what each is called with, and what it gives.
+"""The contract of conditionals, models and guides: what each is called with, and what it gives to an objective.
 
 A **conditional** is a module that is called with its conditions and returns a Pyro distribution of event dimension 1:
 p(x | y, z) is `p_x(y, z)`, of batch shape (..., N) and event shape (D,). Where y is summed out, conditions have the
@@ -14,7 +14,7 @@ each other: they meet in the names of their sites.
 
 Each factor is an attribute named after it: `model.p_x`, `guide.q_z`. What a model or guide can do beyond that, it
 declares by an attribute or a method, and the functions of this file read it. A module that declares nothing is taken
-for one with a latent "z" whose number of classes nobody knows.
+for one with a single latent "z" and an unknown number of classes.
 
 Shapes: N rows, D columns of x, K classes, L units of a latent, S draws. y is one-hot inside. Bounds and log-densities
 are in nats per data point. `docs/write_your_own.md` writes a new model, guide, conditional and objective.

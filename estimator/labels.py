@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .randomness import NUM_SEEDS
 
-HeldOut: TypeAlias = tuple[Tensor, Tensor | None]  # rows to stop by, and their codes where there are some
+HeldOut: TypeAlias = tuple[Tensor, Tensor | None]  # rows held out for early stopping, with codes if any
 
 
 def find_classes(labels: NDArray[Any], extra_classes: int = 0) -> NDArray[Any]:
@@ -60,7 +60,7 @@ def encode_rows(known: NDArray[np.bool_], labels: NDArray[Any], classes: NDArray
 
 
 def hold_out(x: Tensor, y: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor, HeldOut]:
-    """Rows to learn from, their codes, and rows to stop by.
+    """Rows to learn from, their codes, and rows held out for early stopping.
 
     Rows without a label are held out. Where all rows have one, any are, except the first row of each class.
 

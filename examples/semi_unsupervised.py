@@ -16,13 +16,14 @@ import torch
 from matplotlib.figure import Figure
 from pyro.distributions import OneHotCategorical
 from semipyro import plots
+from semipyro.contract import Classifier
 from semipyro.distributions import CategoricalNet
 from semipyro.inference import Objective, classes_used, cluster_accuracy, component_kl, unit_kl_by_cluster
 from semipyro.papers import PAPERS, semi_unsupervised_prior
 from semipyro.papers import SEMI_UNSUPERVISED_WEIGHTS as WEIGHTS
 from shared.baseline import train_on_labels
 from shared.command import Parser, command, count, natural, say
-from shared.figures import Classifier, latent_figures, save_figures
+from shared.figures import latent_figures, save_figures
 from shared.fitting import Fitting, read_fitting
 from shared.flags import add_network_flags, add_weight_flags, make_parser
 from shared.recipe import POSTERIOR, Recipe, network_settings, weight_settings

@@ -13,12 +13,13 @@ from functools import partial
 import torch
 from matplotlib.figure import Figure
 from semipyro import plots
+from semipyro.contract import Classifier
 from semipyro.distributions import CategoricalNet
 from semipyro.inference import Objective, accuracy, cascade, classes_used
 from semipyro.papers import PAPERS
 from shared.baseline import train_on_labels
 from shared.command import Parser, command, count
-from shared.figures import Classifier, latent_figures, save_figures, unit_figure
+from shared.figures import latent_figures, save_figures, unit_figure
 from shared.fitting import read_fitting
 from shared.flags import add_network_flags, add_weight_flags, make_parser
 from shared.recipe import Recipe, network_settings, weight_settings

@@ -35,7 +35,7 @@ from .objectives import (
 )
 from .training import check_fit_settings, fit, load_weights
 
-for _objective in (adversarial, cluster_aware, elbo, inverted, semi_supervised):  # where pickles of 0.1 look for them
+for _objective in (adversarial, cluster_aware, elbo, inverted, semi_supervised):  # pickles of 0.1 name these modules
     sys.modules[_objective.__name__.replace(".objectives", "")] = _objective
 
 __all__ = [

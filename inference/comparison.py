@@ -88,7 +88,8 @@ def compare_objectives(
 ) -> Comparison:
     """Trains each objective with the same budget, and compares what they reach.
 
-    Rows of `papers.py` that were built with the same seed and another posterior start from the same model.
+    Objectives that one row of `papers.py` built with the same seed, but with different posteriors, start from the same
+    weights of the model.
 
     A row has `bound` = E_q[log p(x, ·) − log q(· | x)]; `iw_bound`, which is `log_likelihood` with `num_samples` draws;
     `gap`, by how much that is larger, a lower estimate of KL(q ‖ p(· | x)); and `kl` = E_q[log q − log p] of all

@@ -1,20 +1,16 @@
 """Figures that several scripts draw, and the folder that they are written to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from pyro.distributions import OneHotCategorical
 from semipyro import plots
 from semipyro.contract import latents
 from semipyro.inference import Objective, unit_kl
 from semipyro.modules import evaluating
-from torch import Tensor
 
 from .recipe import POSTERIOR, Recipe
 from .task import Task
-
-Classifier = Callable[[Tensor], OneHotCategorical]
 
 
 def latent_figures(objective: Objective, task: Task) -> dict[str, Figure]:

@@ -104,7 +104,7 @@ def log_likelihood(model: Model, guide: Guide, x: Tensor, *, num_samples: int = 
         log 1/S Σ_s Σ_y p(x, y, z_s^y) / q(z_s^y | x, y),      z_s^y ~ q(z | x, y)
 
     where z stands for all continuous latents, of which those drawn before y (a, z1) are the same for every y. Its mean
-    rises with S towards log p(x), and is at least the ELBO, also that with the optimal q(y | x), for S = 1.
+    rises with S towards log p(x). For S = 1 it is already at least the ELBO, even that with the best q(y | x).
     "Importance weighted autoencoders" (Burda et al., 2015), arXiv:1509.00519, eq. (8).
 
     Args:

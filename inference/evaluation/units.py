@@ -64,7 +64,8 @@ def unit_kl_by_cluster(
 
     With true labels, the part that the rows of each true class c have in this mean, (K, C, L): its sum over c is the
     mean over the labelled rows of the cluster. A cluster without rows is NaN. Fig. C.5, eq. (36), of "Semi-unsupervised
-    learning with deep generative models" (Willetts et al., 2019), arXiv:1901.08560, where the prior has y ~ q(y | x).
+    learning with deep generative models" (Willetts et al., 2019), arXiv:1901.08560, which draws y ~ q(y | x) for the
+    prior.
 
     Args:
         model: p, called as `model(x, y)`.

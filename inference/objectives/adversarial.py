@@ -5,8 +5,9 @@ MSc thesis, TU Delft, 2019).
 
     min_ψ max_θ,φ  J(θ, φ) + w · E_q(z|x,y) [−log f_ψ(y | z)]
 
-J is the semi-supervised objective; the adversary f looks for the class in z, and the inference network hides it.
-Differs from the thesis: it leaves open which y goes with unlabelled rows; here f plays on the labelled rows only.
+J = mean_u U + labelled_weight · mean_l L + classification_weight · mean_l log q(y | x), as in `semi_supervised.py`; the
+adversary f looks for the class in z, and the inference network hides it.
+Differs from the thesis: f sees the labelled rows alone, as the thesis does not say which y goes with the others.
 """
 
 from typing import Any
@@ -83,7 +84,7 @@ class AdversarialELBO(Objective):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Those of the two labelled terms; the unlabelled bound, or its surrogate, weighs 1."""
+        """Those of the two labelled terms; the unlabelled bound weighs 1. For `adversary` see `loss`."""
         return {"labelled": self.labelled_weight, "classification": self.classification_weight}
 
     def adversary_term(self, x: Tensor, y: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """What every objective shares: a model, a guide, and the evidence lower bound between them.
 
-    ELBO(x)    = E_q(z|x)   [log p(x, z)    − log q(z | x)]
     ELBO(x, y) = E_q(z|x,y) [log p(x, y, z) − log q(z | x, y)]
+    ELBO(x)    = Σ_y q(y | x) (ELBO(x, y) − log q(y | x))            y summed outside the logarithm
+    ELBO(x)    = E_q(z|x) [log Σ_y p(x, y, z) − log q(z | x)]        where the guide leaves y to the model
 
-Pyro's `TraceEnum_ELBO` computes it from the sites of model and guide: z stands for every continuous latent, drawn by
-reparametrisation; a y that is not given is summed out exactly.
+Pyro's `TraceEnum_ELBO` computes them from the sites of model and guide; z stands for every continuous latent, drawn by
+reparametrisation. The sum over a y that is not given is exact.
 
 Shapes: x (N, D); y one-hot (N, K). Bounds are in nats per data point.
 """
@@ -43,8 +44,8 @@ class Objective(nn.Module, ABC):
         model: p, called as `model(x, y=None)`.
         guide: q, called as `guide(x, y=None)`.
         num_samples: S, how many draws of the continuous latents each bound averages over.
-        kl_weight: multiplies log p − log q of every latent site that the guide draws. It becomes a buffer, but as a
-            setting, and not a weight of a network, it is not in the state.
+        kl_weight: multiplies log p − log q of every latent site that the guide draws. It becomes a buffer, which moves
+            with the module and is not in its `state_dict`.
 
     Raises:
         ValueError: `num_samples` is not a positive integer, or `kl_weight` negative.
@@ -78,9 +79,9 @@ class Objective(nn.Module, ABC):
         with explained(x, "unlabelled" if y is None else "labelled"), self._sites_compared(labelled=y is not None):
             model, guide = self.weighted_programs()
             if y is None and contract.leaves_y_to_model(self.guide):
-                # Pyro can sum y in the model too, but it shifts each factor by its own maximum, and underflows
+                # the sum inside the logarithm: Pyro would exponentiate factor by factor, which underflows
                 return class_weights(model, guide, x, self.num_samples)[0].logsumexp(0).mean()
-            return self.mean_elbo(model, guide, x, y)
+            return self.mean_elbo(model, guide, x, y)  # where y is None, Pyro sums over the y that the guide enumerates
 
     def classification(self, x: Tensor, y: Tensor) -> Tensor:
         """The mean of log q(y | x) over rows, and over S draws of the latents that the guide draws before y."""
@@ -90,7 +91,7 @@ class Objective(nn.Module, ABC):
     def weighted_programs(
         self, model: Callable[..., Any] | None = None, guide: Callable[..., Any] | None = None
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """Model and guide, or others in their places, under `kl_weight`; the guide has to run first."""
+        """Model and guide, or others in their places, under `kl_weight`; the guide runs first, as it tells which sites."""
         drawn: set[str] = set()
         scaled_guide = ScaleLatents(self.kl_weight, drawn, guide=True)(guide or self.guide)
         return ScaleLatents(self.kl_weight, drawn)(model or self.model), scaled_guide
@@ -104,7 +105,7 @@ class Objective(nn.Module, ABC):
 
     @contextmanager
     def _sites_compared(self, *, labelled: bool) -> Iterator[None]:
-        """Makes an error of Pyro's warning that sites do not match, in the first call of either kind."""
+        """Makes an error of Pyro's warning that sites do not match, in the first call of each kind."""
         if labelled in self._compared:
             yield
             return
@@ -186,12 +187,12 @@ class Objective(nn.Module, ABC):
         return {}
 
     def further_labelled_terms(self, x: Tensor, y: Tensor) -> Terms:
-        """Terms of rows with a label whose draws come after those of all other terms; none unless there are some."""
+        """Further terms of rows with a label, which are computed last; none unless a subclass has some."""
         return {}
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """What each term weighs in the loss; 1 where it is not named."""
+        """What each term weighs in the loss, where that is not 1."""
         return {}
 
     def loss(self, terms: Terms) -> Tensor:

@@ -1,8 +1,8 @@
 """Which rows batch normalisation goes by: the same in every term of a step, and in evaluation.
 
-With y summed out, a network sees each row K times, mostly under classes that it does not have, whose latents nothing
-holds in place; labelled rows are few. By the statistics of either, a bound in training would be another function than
-in evaluation.
+With y summed out, a network sees each row K times, mostly under classes that it does not have, and no term constrains
+the latents of a wrong class; labelled rows are few. By the statistics of either, a bound in training would be another
+function than in evaluation.
 """
 
 from collections.abc import Callable, Iterable, Iterator

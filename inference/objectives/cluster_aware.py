@@ -34,7 +34,7 @@ class ClusterAwareELBO(Objective):
 
     There is no labelled bound: pass all rows as unlabelled ones (`batches(..., include_labelled=True)`). No gradient of
     the classification terms passes through z1 and z2, nor through batch normalisation's statistics, which are those of
-    the unlabelled rows: they move only p(y | z2) and q(y | z1, x).
+    the unlabelled rows: the classification terms move p(y | z2) and q(y | z1, x) alone.
 
     Args:
         model: p, with the conditional `p_y(z2)`.
@@ -85,8 +85,8 @@ class ClusterAwareELBO(Objective):
     def bound(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean over rows of F(x), or of the bound on log p(x, y).
 
-        Pyro's checks of the sites are off here: that p(y | z2) is another for each z2 of the enumerated y is right, and
-        to them a conflict. That model and guide have the same sites is compared in the first call.
+        p(y | z2) reads a z2 that has a value for each enumerated y. That is intended, but Pyro's checks of the sites
+        would report a conflict, so they are off; the first call compares the sites of model and guide instead.
         """
         if not self._compared:
             with explained(x, "unlabelled" if y is None else "labelled"):

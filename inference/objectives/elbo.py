@@ -12,7 +12,8 @@ class ELBO(Objective):
     """Terms: `unlabelled` = mean ELBO(x). loss = −unlabelled.
 
     Only unlabelled rows are read; where labelled rows should count too, pass them as unlabelled ones
-    (`batches(..., include_labelled=True)`). A model with labels is clustered: y is summed out everywhere.
+    (`batches(..., include_labelled=True)`). A model with classes is trained as a clustering:
+    y is summed out for every row.
     """
 
     def unlabelled_terms(self, x: Tensor) -> Terms:

@@ -1,4 +1,4 @@
-"""The importance weight of every class at the same draws of the latents; whoever reads the weights sums y out.
+"""The importance weight of every class at the same draws of the latents; the caller sums over y.
 
     log w_y = log p(x, y, z) − log q(z | x, y)      z ~ q, for every y
 

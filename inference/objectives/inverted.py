@@ -41,10 +41,10 @@ class InvertedELBO(Objective):
         discriminative_x_weight: w_x.
         gradient: how the draw of x in J_r is differentiated. "detached" (the authors' code): not at all, so that J_r
             moves only q(y | x) and q(z | x, y). "score": the score-function estimator. "relaxed": the draw stays
-            binary and has the gradient of a Concrete draw. The value of J_r is the same.
+            binary and has the gradient of a Concrete draw. All three give the same value of J_r.
         temperature: where given, and in training mode, y in J_f^u is drawn from a Concrete distribution of this
             temperature, under a prior of the same kind, and the term is called `relaxed`: a bound for another model,
-            whose y lies inside the simplex, comparable with J_f^u in neither direction; and J_r scores smoothed
+            whose y lies inside the simplex, which may lie above or below J_f^u; and J_r scores smoothed
             one-hot labels by their Concrete density. None, and evaluation mode: one-hot labels, summed out
             exactly.
         smoothing: a smoothed label is 1 − smoothing at its class, and shares the rest among the others.

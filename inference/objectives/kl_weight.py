@@ -32,7 +32,7 @@ class ScaleLatents(Messenger):
 
 @contextmanager
 def weighted_by(kl_weight: Tensor, value: float) -> Iterator[None]:
-    """Inside, an objective's `kl_weight` has this value; afterwards it has the one of before."""
+    """Inside, an objective's `kl_weight` has this value; afterwards the old one is restored."""
     before = kl_weight.clone()
     kl_weight.fill_(value)
     try:

@@ -27,9 +27,10 @@ class SemiSupervisedELBO(Objective):
     draws of Σ_y q(y | a, x) (L_a(x, y) − log q(y | a, x)).
 
     The authors of ADGM, SDGM and AGM-DGM put q̄ = the mean of q(y | a_s, x) over the draws in both places of q, and
-    L̄ = the mean of the L_a. That is not U but the bound of another guide, whose y does not know which of the draws it
-    goes with: a_1 … a_S ~ q(a | x), y ~ q̄(y | x), s uniform, z ~ q(z | a_s, y, x). `averaged_classifier=True` trains
-    with it: in training mode the term `surrogate` stands in the place of `unlabelled`, which evaluation still measures.
+    L̄ = the mean of the L_a. That is not U but the bound of another guide, in which y is drawn independently of the
+    draw of a that z reads: a_1 … a_S ~ q(a | x), y ~ q̄(y | x), s uniform, z ~ q(z | a_s, y, x).
+    `averaged_classifier=True` trains with it: in training mode the term `surrogate` stands in the place of
+    `unlabelled`, which evaluation still measures.
 
     Args:
         model: p, called as `model(x, y=None)`.

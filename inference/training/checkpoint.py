@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-FORMAT = 2  # of checkpoints: their settings are those that the parts of a run declare; in 1 they were all scalars
+FORMAT = 2  # 1 kept every public scalar of every part, 2 keeps what the parts declare
 PREFIX = "objective."  # what `fit` puts before the names of an objective's weights
 
 
