@@ -91,7 +91,7 @@ class Objective(nn.Module, ABC):
     def weighted_programs(
         self, model: Callable[..., Any] | None = None, guide: Callable[..., Any] | None = None
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """Model and guide, or others in their places, under `kl_weight`; the guide runs first, as it tells which sites."""
+        """Model and guide, or others in their places, under `kl_weight`. The guide runs first, and tells the sites."""
         drawn: set[str] = set()
         scaled_guide = ScaleLatents(self.kl_weight, drawn, guide=True)(guide or self.guide)
         return ScaleLatents(self.kl_weight, drawn)(model or self.model), scaled_guide
