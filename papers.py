@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from .checks import check_counts
+from .contract import Guide, Model
 from .distributions import (
     FLOWS,
     BoundedNormalNet,
@@ -90,7 +91,7 @@ def build_m2(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
     The default weights are `SEMI_SUPERVISED_WEIGHTS`. Jurasiński's thesis has 1 and α = 1 on means over batches of
     100 + 100; `weights_m2` gives those of the paper.
     """
-    return _semi_supervised(M2, M2Guide, x_dim, y_dim, {**SEMI_SUPERVISED_WEIGHTS, **settings})
+    return _semi_supervised(M2.build, M2Guide.build, x_dim, y_dim, {**SEMI_SUPERVISED_WEIGHTS, **settings})
 
 
 def build_m1_m2(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
@@ -109,7 +110,7 @@ def build_m2_adversarial(x_dim: int, y_dim: int, *, adversary_weight: float = 1.
 
 def build_adgm(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
     """ADGM in the form of ICML 2016, p(a | x, y, z) and q(z | a, y, x)."""
-    return _semi_supervised(ADGM, ADGMGuide, x_dim, y_dim, {**AUXILIARY, **settings})
+    return _semi_supervised(ADGM.build, ADGMGuide.build, x_dim, y_dim, {**AUXILIARY, **settings})
 
 
 def build_adgm_workshop(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
@@ -130,17 +131,17 @@ def build_adgm_deterministic(
 
 def build_sdgm(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
     """SDGM: two stochastic layers with skip connections."""
-    return _semi_supervised(SDGM, ADGMGuide, x_dim, y_dim, {**AUXILIARY, **settings})
+    return _semi_supervised(SDGM.build, ADGMGuide.build, x_dim, y_dim, {**AUXILIARY, **settings})
 
 
 def build_gmdgm(x_dim: int, y_dim: int, *, z_dim: int = 200, **settings: Any) -> SemiSupervisedELBO:
     """GM-DGM; y_dim counts the components, those without a label included."""
-    return _semi_supervised(GMDGM, M2Guide, x_dim, y_dim, {**MIXTURE, "z_dim": z_dim, **settings})
+    return _semi_supervised(GMDGM.build, M2Guide.build, x_dim, y_dim, {**MIXTURE, "z_dim": z_dim, **settings})
 
 
 def build_agmdgm(x_dim: int, y_dim: int, *, z_dim: int = 200, **settings: Any) -> SemiSupervisedELBO:
     """AGM-DGM; y_dim counts the components, those without a label included."""
-    return _semi_supervised(AGMDGM, ADGMGuide, x_dim, y_dim, {**MIXTURE, "z_dim": z_dim, **settings})
+    return _semi_supervised(AGMDGM.build, ADGMGuide.build, x_dim, y_dim, {**MIXTURE, "z_dim": z_dim, **settings})
 
 
 def build_cagem(
@@ -259,12 +260,18 @@ def build_untapped(
     )
 
 
-def _semi_supervised(model: Any, guide: Any, x_dim: int, y_dim: int, settings: dict[str, Any]) -> SemiSupervisedELBO:
+def _semi_supervised(
+    build_model: Callable[..., Model],
+    build_guide: Callable[..., Guide],
+    x_dim: int,
+    y_dim: int,
+    settings: dict[str, Any],
+) -> SemiSupervisedELBO:
     """Model and guide with the same networks under a semi-supervised bound."""
     objective, networks = _split(settings, *OBJECTIVE)
     model_only, guide_only, shared = _parts(networks, "y_prior", "a_reads_x")
-    p: nn.Module = model.build(x_dim, y_dim, **shared, **model_only)
-    return SemiSupervisedELBO(p, guide.build(x_dim, y_dim, **shared, **guide_only), **objective)
+    model = build_model(x_dim, y_dim, **shared, **model_only)
+    return SemiSupervisedELBO(model, build_guide(x_dim, y_dim, **shared, **guide_only), **objective)
 
 
 def _parts(networks: dict[str, Any], *model_only: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -16,6 +16,7 @@ from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
 from ..checks import check_choice
+from ..contract import Conditional
 from ..distributions import CategoricalNet, NormalNet, averaged, central_value, most_probable
 
 
@@ -30,7 +31,7 @@ class ADGMGuide(nn.Module):
 
     latents = ("z", "a")
 
-    def __init__(self, *, q_a: nn.Module, q_y: nn.Module, q_z: nn.Module) -> None:
+    def __init__(self, *, q_a: Conditional, q_y: Conditional, q_z: Conditional) -> None:
         super().__init__()
         self.q_a = q_a
         self.q_y = q_y

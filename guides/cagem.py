@@ -14,6 +14,7 @@ from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
 from ..checks import check_choice
+from ..contract import Conditional
 from ..distributions import CategoricalNet, NormalNet, averaged, central_value, most_probable
 
 
@@ -28,7 +29,7 @@ class CaGeMGuide(nn.Module):
 
     latents = ("z2", "z1")
 
-    def __init__(self, *, q_z1: nn.Module, q_y: nn.Module, q_z2: nn.Module) -> None:
+    def __init__(self, *, q_z1: Conditional, q_y: Conditional, q_z2: Conditional) -> None:
         super().__init__()
         self.q_z1 = q_z1
         self.q_y = q_y

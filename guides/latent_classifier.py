@@ -17,6 +17,7 @@ from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
 from ..checks import check_choice
+from ..contract import Conditional
 from ..distributions import BlockNormalNet, NormalNet, averaged, central_value
 
 
@@ -32,7 +33,7 @@ class LatentClassifierGuide(nn.Module):
     declared_settings = ("tight",)
     latents = ("z",)
 
-    def __init__(self, *, q_z: nn.Module, p_y: nn.Module, tight: bool = False) -> None:
+    def __init__(self, *, q_z: Conditional, p_y: Conditional, tight: bool = False) -> None:
         super().__init__()
         self.q_z = q_z
         self.p_y = p_y
@@ -69,7 +70,7 @@ class LatentClassifierGuide(nn.Module):
     def build(
         cls,
         x_dim: int,
-        p_y: nn.Module,
+        p_y: Conditional,
         *,
         z_dim: int = 50,
         zy_dim: int | None = None,

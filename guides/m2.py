@@ -14,6 +14,7 @@ from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
 from ..checks import check_choice
+from ..contract import Conditional
 from ..distributions import CategoricalNet, NormalNet, central_value, most_probable
 
 
@@ -27,7 +28,7 @@ class M2Guide(nn.Module):
 
     latents = ("z",)
 
-    def __init__(self, *, q_y: nn.Module, q_z: nn.Module) -> None:
+    def __init__(self, *, q_y: Conditional, q_z: Conditional) -> None:
         super().__init__()
         self.q_y = q_y
         self.q_z = q_z

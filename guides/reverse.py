@@ -6,6 +6,8 @@ Shapes: y one-hot (N, K); z (N, L); x (N, D).
 import pyro
 from torch import Tensor, nn
 
+from ..contract import Conditional
+
 
 class ReverseGuide(nn.Module):
     """p(x | y, z), the forward model's own.
@@ -14,7 +16,7 @@ class ReverseGuide(nn.Module):
         p_x: conditional p(x | y, z), called as `p_x(y, z)`.
     """
 
-    def __init__(self, *, p_x: nn.Module) -> None:
+    def __init__(self, *, p_x: Conditional) -> None:
         super().__init__()
         self.p_x = p_x
 

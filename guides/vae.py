@@ -13,6 +13,7 @@ import pyro
 from torch import Tensor, nn
 
 from ..checks import check_choice
+from ..contract import Conditional
 from ..distributions import NormalNet, central_value
 
 
@@ -25,7 +26,7 @@ class VAEGuide(nn.Module):
 
     latents = ("z",)
 
-    def __init__(self, *, q_z: nn.Module) -> None:
+    def __init__(self, *, q_z: Conditional) -> None:
         super().__init__()
         self.q_z = q_z
 

@@ -16,6 +16,7 @@ import pyro
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
+from ..contract import Conditional
 from ..distributions import NormalNet, class_probabilities, likelihood_net
 
 
@@ -39,9 +40,9 @@ class AGMDGM(nn.Module):
     def __init__(
         self,
         *,
-        p_x: nn.Module,
-        p_z: nn.Module,
-        p_a: nn.Module,
+        p_x: Conditional,
+        p_z: Conditional,
+        p_a: Conditional,
         y_dim: int,
         y_prior: Tensor | Sequence[float] | None = None,
     ) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pyro
 from torch import Tensor, nn
 
+from ..contract import Conditional
 from ..distributions import CategoricalNet, NormalNet, StandardNormal, likelihood_net
 
 
@@ -33,7 +34,7 @@ class CaGeM(nn.Module):
     declared_settings = ("y_dim",)
 
     def __init__(
-        self, *, p_x: nn.Module, p_z1: nn.Module, p_y: nn.Module, z2_dim: int, y_dim: int | None = None
+        self, *, p_x: Conditional, p_z1: Conditional, p_y: Conditional, z2_dim: int, y_dim: int | None = None
     ) -> None:
         super().__init__()
         self.p_x = p_x

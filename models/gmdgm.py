@@ -16,6 +16,7 @@ import pyro
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
+from ..contract import Conditional
 from ..distributions import NormalNet, class_probabilities, likelihood_net
 
 
@@ -36,7 +37,7 @@ class GMDGM(nn.Module):
     y_prior: Tensor
 
     def __init__(
-        self, *, p_x: nn.Module, p_z: nn.Module, y_dim: int, y_prior: Tensor | Sequence[float] | None = None
+        self, *, p_x: Conditional, p_z: Conditional, y_dim: int, y_prior: Tensor | Sequence[float] | None = None
     ) -> None:
         super().__init__()
         self.p_x = p_x

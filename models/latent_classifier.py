@@ -18,6 +18,7 @@ from typing import Any
 import pyro
 from torch import Tensor, nn
 
+from ..contract import Conditional
 from ..distributions import CategoricalNet, StandardNormal, likelihood_net
 
 
@@ -33,7 +34,7 @@ class LatentClassifier(nn.Module):
 
     declared_settings = ("y_dim",)
 
-    def __init__(self, *, p_x: nn.Module, p_y: nn.Module, z_dim: int, y_dim: int | None = None) -> None:
+    def __init__(self, *, p_x: Conditional, p_y: Conditional, z_dim: int, y_dim: int | None = None) -> None:
         super().__init__()
         self.p_x = p_x
         self.p_y = p_y

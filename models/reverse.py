@@ -13,6 +13,8 @@ import torch
 from pyro.distributions import Bernoulli
 from torch import Tensor, nn
 
+from ..contract import Conditional
+
 
 class Reverse(nn.Module):
     """q(x, y, z) = Bern(x; 0.5) q(y | x) q(z | x, y).
@@ -25,7 +27,7 @@ class Reverse(nn.Module):
 
     logits: Tensor
 
-    def __init__(self, *, q_y: nn.Module, q_z: nn.Module, x_dim: int) -> None:
+    def __init__(self, *, q_y: Conditional, q_z: Conditional, x_dim: int) -> None:
         super().__init__()
         self.q_y = q_y
         self.q_z = q_z

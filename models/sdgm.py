@@ -15,6 +15,7 @@ import pyro
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
 
+from ..contract import Conditional
 from ..distributions import NormalNet, StandardNormal, class_probabilities, likelihood_net
 
 
@@ -39,12 +40,12 @@ class SDGM(nn.Module):
     def __init__(
         self,
         *,
-        p_x: nn.Module,
-        p_a: nn.Module,
+        p_x: Conditional,
+        p_a: Conditional,
         y_dim: int,
         z_dim: int,
         y_prior: Tensor | Sequence[float] | None = None,
-        p_z: nn.Module | None = None,
+        p_z: Conditional | None = None,
     ) -> None:
         super().__init__()
         self.p_x = p_x

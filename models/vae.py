@@ -15,6 +15,7 @@ from typing import Any
 import pyro
 from torch import Tensor, nn
 
+from ..contract import Conditional
 from ..distributions import StandardNormal, likelihood_net
 
 
@@ -27,7 +28,7 @@ class VAE(nn.Module):
         p_z: prior of z; None for a standard normal.
     """
 
-    def __init__(self, *, p_x: nn.Module, z_dim: int, p_z: nn.Module | None = None) -> None:
+    def __init__(self, *, p_x: Conditional, z_dim: int, p_z: Conditional | None = None) -> None:
         super().__init__()
         self.p_x = p_x
         self.p_z = p_z if p_z is not None else StandardNormal(z_dim)

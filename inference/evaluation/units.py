@@ -10,7 +10,6 @@ where it is not given.
 Shapes: x (N, D); y one-hot (N, K); z (N, L).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from torch.nn import functional
 
 from ... import contract
 from ...checks import check_counts, check_not_negative
-from ...contract import Classifier, Guide, Model
+from ...contract import Classifier, Conditional, Guide, Model
 from ...distributions.parts import Blocks
 from ...modules import evaluating, module_tensor
 from ..objectives.checks import check_labels, check_one_hot, check_rows
@@ -94,7 +93,7 @@ def unit_kl_by_cluster(
     return parts.view(num_clusters, num_classes, -1) / sizes[:, None, None]
 
 
-def component_kl(p_z: Callable[[Tensor], Any], num_classes: int) -> Tensor:
+def component_kl(p_z: Conditional, num_classes: int) -> Tensor:
     """KL(p(z_i | y=j) ‖ p(z_i | y=k)) of each unit, [j, k, i], (K, K, L) in nats; 0 where j = k.
 
     Units that are the same in all components carry style and not class: Fig. C.6 of "Semi-unsupervised learning with

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...checks import check_not_negative
-from ...contract import Guide, Model
+from ...contract import Conditional, Guide, Model
 from .base import Objective, Terms
 from .semi_supervised import averaged_bound
 
@@ -53,7 +53,7 @@ class AdversarialELBO(Objective):
         self,
         model: Model,
         guide: Guide,
-        adversary: nn.Module,
+        adversary: Conditional,
         *,
         adversary_weight: float = 1.0,
         labelled_weight: float = 1.0,

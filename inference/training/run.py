@@ -80,7 +80,7 @@ class Run:
     """
 
     objective: Objective
-    batches: Iterable[Any]
+    batches: Iterable[Batch]
     settings: Settings
     optimizer: Callable[..., torch.optim.Optimizer]
     schedule: Callable[[int], float] | None
