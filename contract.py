@@ -1,8 +1,8 @@
 """The contract of conditionals, models and guides: what each is called with, and what it gives to an objective.
 
 A **conditional** is a module that is called with its conditions and returns a Pyro distribution of event dimension 1:
-p(x | y, z) is `p_x(y, z)`, of batch shape (..., N) and event shape (D,). Where y is summed out, conditions have the
-batch shapes (K, 1) and (N,), or (K, S, N) and the like, which broadcast; a conditional broadcasts them too.
+p(x | y, z) is `p_x(y, z)`, of event shape (D,) and a batch shape that broadcasts to (..., N). Where y is summed out,
+conditions have the batch shapes (K, 1) and (N,), or (K, S, N) and the like, which a conditional has to broadcast.
 
 A **model** p and a **guide** q are modules whose sample sites stand in one `pyro.plate("data", N)`. They do not know
 each other: they meet in the names of their sites.
@@ -32,7 +32,7 @@ Classifier = Callable[[Tensor], OneHotCategorical]  # x (N, D) → q(y | x) of b
 
 
 class Conditional(Protocol):
-    """A module that returns a distribution given its conditions; None stands for a condition that is not read."""
+    """A module that returns a distribution given its conditions; a condition that it does not read may be None."""
 
     def __call__(self, *conditions: Tensor | None) -> TorchDistribution:
         """The distribution, of event dimension 1."""
@@ -86,7 +86,7 @@ class Resumable(Protocol):
     """Batches that know where they stand, so that a resumed run sees the batches that a whole one would have seen."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Where they stand, as plain data."""
+        """Where they stand, in numbers and text."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes it back."""
@@ -98,6 +98,11 @@ class Resumable(Protocol):
 def num_classes(model: object) -> int | None:
     """K, the `y_dim` of a model; None where it declares none."""
     return getattr(model, "y_dim", None)
+
+
+def declares_classes(model: object) -> bool:
+    """Whether the model declares `y_dim`, also where the number of classes is None: nobody knows it."""
+    return hasattr(model, "y_dim")
 
 
 def class_prior(model: object) -> Tensor | None:
@@ -121,12 +126,31 @@ def classifies(guide: object) -> bool:
 
 
 def settings(part: object) -> dict[str, Any]:
-    """The attributes that a part names in `declared_settings`, those that make it what it is: name → plain value.
+    """The attributes that a part names in `declared_settings`, those that make it what it is: name → value.
 
     A resumed run compares them with those of the run before. Weights are compared by their shapes and need no name.
+
+    Raises:
+        ValueError: a name that is no attribute, or a value that a checkpoint cannot hold.
     """
-    values = {name: getattr(part, name) for name in getattr(part, "declared_settings", ())}
-    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in values.items()}
+    kind, names = type(part).__name__, getattr(part, "declared_settings", ())
+    if isinstance(names, str) or (missing := [name for name in names if not hasattr(part, name)]):
+        raise ValueError(f"declared_settings of {kind} must be a tuple of names of its attributes, got {names!r}"
+                         + ("" if isinstance(names, str) else f"; it has no {' and no '.join(missing)}"))  # fmt: skip
+    values = {name: getattr(part, name) for name in names}
+    values = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in values.items()}
+    if unfit := [name for name, value in values.items() if not _fits_in_a_checkpoint(value)]:
+        raise ValueError(f"{unfit[0]} of {kind} must be numbers or text, as it is in declared_settings, "
+                         f"got {values[unfit[0]]!r}")  # fmt: skip
+    return values
+
+
+def _fits_in_a_checkpoint(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_fits_in_a_checkpoint, value))
+    if isinstance(value, dict):
+        return all(map(_fits_in_a_checkpoint, (*value, *value.values())))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 # What an objective or a measure needs of them
@@ -151,11 +175,11 @@ def encode(guide: object, x: Tensor, site: str | None = None) -> Tensor:
     return method(x) if site is None else method(x, site)
 
 
-def check_module(part: object, role: str) -> None:
-    """A ValueError unless a part, whose role is "model" or "guide", is a module."""
+def check_module(part: object, role: str, call: str = "(x, y=None)") -> None:
+    """A ValueError unless a part, whose role is "model", "guide" and the like, is a module."""
     if not isinstance(part, nn.Module):
         raise ValueError(
-            f"the {role} must be a torch.nn.Module that is called as {role}(x, y=None), got {type(part).__name__}; "
+            f"the {role} must be a torch.nn.Module that is called as {role}{call}, got {type(part).__name__}; "
             f"{PAGE} shows one"
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from .checks import check_counts
-from .contract import Guide, Model
+from .contract import ClassifyingGuide, Model
 from .distributions import (
     FLOWS,
     BoundedNormalNet,
@@ -262,7 +262,7 @@ def build_untapped(
 
 def _semi_supervised(
     build_model: Callable[..., Model],
-    build_guide: Callable[..., Guide],
+    build_guide: Callable[..., ClassifyingGuide],
     x_dim: int,
     y_dim: int,
     settings: dict[str, Any],

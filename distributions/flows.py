@@ -216,6 +216,8 @@ class FlowNet(nn.Module):
         ValueError: an unknown name, a flow that does nothing at this L or has no amortised form, a length below 1.
     """
 
+    declared_settings = ("ordered", "transform_settings")
+
     def __init__(
         self,
         in_dims: Sequence[int | None],
@@ -234,6 +236,12 @@ class FlowNet(nn.Module):
         self.transforms = nn.ModuleList(family.build(dim, dim if amortised else None) for _ in range(length))
         self.ordered = family.ordered
 
+    @property
+    def transform_settings(self) -> list[dict[str, Any]]:
+        """The numbers and words that each transform was made with, such as the bound of a spline."""
+        parts = [part for transform in self.transforms for part in transform.modules()]
+        return [{name: value for name, value in vars(part).items() if _is_setting(name, value)} for part in parts]
+
     def forward(self, *conditions: Tensor | None) -> Flow:
         """The distribution given the conditions."""
         base = self.base(*conditions)
@@ -244,6 +252,10 @@ class FlowNet(nn.Module):
         if self.ordered:
             parts = [step for part in parts for step in (Flip(), part)][1:]
         return Flow(base, parts)
+
+
+def _is_setting(name: str, value: object) -> bool:
+    return isinstance(value, bool | int | float | str) and not name.startswith("_") and name != "training"
 
 
 class Flip(Transform):

@@ -377,7 +377,7 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         """Writes settings and weights to a file, whole or not at all, which `load` reads without pickle.
 
         Raises:
-            ValueError: a setting or a class that plain text cannot hold.
+            ValueError: a setting or a class that cannot be written as text.
         """
         check_is_fitted(self, FITTED)
         files.save(self, path)

@@ -35,7 +35,7 @@ def save(estimator: Any, path: str | PathLike[str]) -> None:
     """Writes a fitted estimator to a file, whole or not at all.
 
     Raises:
-        ValueError: a setting or a class that plain text cannot hold.
+        ValueError: a setting or a class that cannot be written as text.
     """
     text = _content(estimator)
     if estimator.classes_.dtype.kind not in "iufbU":
@@ -60,13 +60,13 @@ def _content(estimator: Any) -> str:
         "build": estimator.networks_.description,
     }
     try:
-        return json.dumps(content, default=_plain)
+        return json.dumps(content, default=_as_json)
     except TypeError as error:
-        raise ValueError(f"a setting cannot be saved as plain text ({error}); change it with set_params, or pickle "
+        raise ValueError(f"a setting cannot be saved as text ({error}); change it with set_params, or pickle "
                          "the estimator") from error  # fmt: skip
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """NumPy's numbers and arrays as Python's, for JSON."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_choice, check_counts
 from ..inference import check_fit_settings
 from ..papers import CLASSIFYING
 from .randomness import NUM_SEEDS
@@ -29,25 +30,19 @@ def check_settings(given: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a setting is not what it may be; the message names it, what was expected and what came.
     """
-    if given["model"] not in CLASSIFYING:
-        raise ValueError(f"model must be one of {', '.join(CLASSIFYING)}, got {given['model']!r}")
+    check_choice(CLASSIFYING, model=given["model"])
     check_fit_settings(
         epochs=LEAST_EPOCHS if given["epochs"] is None else given["epochs"], learning_rate=given["learning_rate"],
         kl_warmup=given["kl_warmup"], device=given["device"],
     )  # fmt: skip
     for name, least in COUNTS.items():
-        _check_count(name, given[name], least)
+        check_counts(least, **{name: given[name]})
     _check_hidden(given["hidden"])
     _check_further(given["settings"])
     _check_random_state(given["random_state"])
-    _check_likelihood(given["likelihood"])
+    check_choice(LIKELIHOODS, likelihood=given["likelihood"])
     _check_extra_classes(given["extra_classes"], given["model"])
     _check_validation_fraction(given["validation_fraction"])
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if not (isinstance(value, Integral) and int(value) >= least):
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
 def _check_hidden(hidden: Any) -> None:
@@ -66,11 +61,6 @@ def _check_random_state(random_state: Any) -> None:
         raise ValueError(f"random_state must lie between 0 and 2**32 - 1, got {random_state!r}")
 
 
-def _check_likelihood(likelihood: Any) -> None:
-    if likelihood not in LIKELIHOODS:
-        raise ValueError(f"likelihood must be 'auto', 'bernoulli' or 'normal', got {likelihood!r}")
-
-
 def _check_extra_classes(extra_classes: int, model: str) -> None:
     if extra_classes and model not in CLUSTERING:
         raise ValueError(f"extra_classes needs a model that finds classes nobody labelled, model='gm-dgm' or "
@@ -85,10 +75,10 @@ def _check_validation_fraction(fraction: float) -> None:
 def architecture(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that the networks are made of, as JSON has them: lists for tuples, text for what JSON lacks."""
 
-    def plain(value: Any) -> Any:
+    def as_json(value: Any) -> Any:
         return getattr(value, "tolist", value.__repr__)()
 
-    return dict(json.loads(json.dumps({name: given[name] for name in ARCHITECTURE}, default=plain)))
+    return dict(json.loads(json.dumps({name: given[name] for name in ARCHITECTURE}, default=as_json)))
 
 
 def check_same_architecture(now: Mapping[str, Any], before: Mapping[str, Any]) -> None:

@@ -39,6 +39,7 @@ from shared.task import Task, make_task, read_data
 from shared.training import rehearse
 from tqdm import tqdm
 
+TRIAL_STEP, NUM_SEEDS = 7919, 2**32  # a prime, so that seeds of trials do not repeat; how many seeds Optuna takes
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -149,7 +150,7 @@ def score(args: argparse.Namespace, task: Task, trial: Trial) -> float:
     What is drawn depends on the seed, the trial's number and the trials before it, whichever process draws. A training
     that breaks counts as one that fell behind.
     """
-    seed = (task.seed + 7919 * trial.number) % 2**32
+    seed = (task.seed + TRIAL_STEP * trial.number) % NUM_SEEDS
     trial.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=8)
     build, fitting = suggest_build(args.model, task, trial), suggest_fitting(args, trial)
     torch.manual_seed(task.seed)

@@ -50,7 +50,7 @@ def compare_guides(
     guides: Mapping[str, Guide],
     batches: Iterable[Batch],
     *,
-    objective: Callable[[Model, Guide], Objective] = SemiSupervisedELBO,
+    objective: Callable[..., Objective] = SemiSupervisedELBO,
     **settings: Any,
 ) -> Comparison:
     """Trains each guide with the same budget, from the same start of the model, and compares what they reach.

@@ -10,8 +10,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ..checks import check_counts
-from ..contract import Guide, Model, encode
-from ..contract import num_classes as num_classes_of
+from ..contract import Guide, Model, declares_classes, encode
 from ..inference.evaluation import sample
 from ..modules import evaluating, module_tensor
 from .common import class_labels, names_of_classes, new_figure, scatter_classes, to_numpy
@@ -68,7 +67,7 @@ def latent_mesh(
     figure = new_figure(7.4 if given is None else 11.1, 4.3)
     panels = figure.subplots(1, 2 if given is None else 3)
     _draw_mesh(panels[0], model, None, box, size, shape, site)
-    drawn = ", class drawn" if num_classes_of(model) else ""  # a model without classes has none to draw
+    drawn = ", class drawn" if declares_classes(model) else ""  # a model without classes has none to draw
     panels[0].set_title(f"Samples given {site}{drawn}", fontsize="medium")
     _draw_points(panels[1], points, labels, names, box, site)
     if given is not None:

@@ -27,13 +27,16 @@ from semipyro.inference import (
     Objective,
     SemiSupervisedELBO,
     active_units,
+    cascade,
     evaluate,
     log_likelihood,
+    sample,
 )
+from semipyro.inference.evaluation.features import features
 from semipyro.inference.training.run import Run, Settings
 from semipyro.models import M2, CaGeM, LatentClassifier
 from semipyro.papers import CLASSIFYING, PAPERS
-from semipyro.plots import latent_space
+from semipyro.plots import class_samples, latent_space
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -374,7 +377,7 @@ def test_a_setting_that_differs_is_compared():
     }  # fmt: skip
     assert after["objective.model.y_prior"] == [0.5, 0.25, 0.25]
     other.model.p_x.declared_settings = ("no_such_attribute",)
-    with pytest.raises(AttributeError, match="no_such_attribute"):
+    with pytest.raises(ValueError, match="no_such_attribute"):
         run_of(other).compared()
 
 
@@ -502,3 +505,54 @@ def test_every_classifying_paper_is_tried_with_labels():
     assert set(PAPERS) - set(CLASSIFYING) == {"m1"}
     assert {type(small(name).guide) for name in PAPERS} >= {VAEGuide, M2Guide, CaGeMGuide}
     assert {type(small(name).model) for name in PAPERS} >= {M2, CaGeM, LatentClassifier}
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("scale", "must be a tuple of names of its attributes, got 'scale'"),
+        (("scale", "bias"), "must be a tuple of names .*; it has no bias"),
+        (("part",), "part of Declares must be numbers or text"),
+    ],
+)
+def test_settings_that_are_declared_wrongly(declared, message):
+    class Declares(nn.Module):
+        declared_settings = declared
+        scale = 1.0
+        part = nn.Identity()
+
+    with pytest.raises(ValueError, match=message):
+        contract.settings(Declares())
+
+
+def test_an_objective_without_terms():
+    class Misspelt(Objective):
+        def unlabeled_terms(self, x):
+            return {"unlabelled": self.bound(x)}
+
+    m2 = small("m2")
+    for kind in (Objective, Misspelt):
+        with pytest.raises(TypeError, match=f"{kind.__name__} has no terms: .*unlabelled_terms"):
+            kind(m2.model, m2.guide)
+
+
+class WithoutX(nn.Module):
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", StandardNormal(2)())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sample(WithoutX(), 3), "the model has no site x, only z"),
+        (lambda: cascade(small("m2").model, small("m2").guide), "cascade needs .*no q_z1"),
+        (lambda: features(small("cagem"), X), "features needs .*no q_z"),
+        (lambda: class_samples(small("m1").model, K, (D,)), "the model has no site y, only z, x"),
+        (lambda: class_samples(small("cagem").model, K + 1, (D,)), f"num_classes must be {K}.*got {K + 1}"),
+        (lambda: class_samples(small("cagem").model, K - 1, (D,)), f"num_classes must be {K}.*got {K - 1}"),
+    ],
+)
+def test_a_part_that_is_missing_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -60,7 +60,7 @@ def test_every_folder_of_the_package_has_a_folder_of_tests(
 ) -> None:
     """Of the same name as the folder's own: the tests of `inference/objectives` are in `tests/objectives`.
 
-    A module of the package, such as `estimator.py`, can have a folder as well.
+    A module of the package, such as `papers.py`, can have a folder as well.
     """
     inner = [path.relative_to(root) for path in source_files if path.suffix == ".py"]
     package = {

@@ -6,6 +6,7 @@
 import torch
 from torch import Tensor
 
+from ... import contract
 from ...modules import module_tensor
 from ..objectives import Objective
 from .measures import ROWS
@@ -20,8 +21,10 @@ def features(m1: Objective, x: Tensor) -> Tensor:
         x: (N, D).
 
     Raises:
-        ValueError: q(z | x) is a flow, which has no mean and standard deviation in closed form.
+        ValueError: the guide has no q_z, or q(z | x) is a flow, which has no mean and standard deviation in closed
+            form.
     """
+    contract.check_factors({"q_z(x)": m1.guide}, "features")
     q_z = [m1.guide.q_z(part) for part in x.to(module_tensor(m1)).split(ROWS)]
     try:
         return torch.cat([torch.cat([q.mean, q.stddev], 1) for q in q_z]).float().cpu()

@@ -51,8 +51,7 @@ def sample(
     forward = poutine.condition(poutine.uncondition(model), data=given)
     with evaluating(model):
         nodes: Any = poutine.trace(forward).get_trace(like.new_empty(n, 0)).nodes
-    if unknown := given.keys() - nodes.keys():
-        raise ValueError(f"the model has no site {' or '.join(sorted(unknown))}, only {', '.join(_sites(nodes))}")
+    _check_site(nodes, "x", *given)
     site = nodes["x"]
     return site["fn"].mean if mean else site["value"]
 
@@ -90,6 +89,9 @@ def draw_classes(
         num_classes: K.
         mean: the mean of p(x | …) given the latents that were drawn, and not a draw.
         rounds: after how many rounds, of 2,000 rows or N, the search for classes ends; ROUNDS unless given.
+
+    Raises:
+        ValueError: the model has no site y, or another number of classes.
     """
     like = module_tensor(model)
     if contract.class_prior(model) is not None:
@@ -98,7 +100,7 @@ def draw_classes(
     found, missing = like.new_zeros(len(y), 0), torch.ones(len(y), dtype=torch.bool)
     with evaluating(model):
         for _ in range(ROUNDS if rounds is None else rounds):
-            nodes = _forward(model, max(len(y), ROWS), like)
+            nodes = _forward(model, max(len(y), ROWS), like, num_classes)
             x = nodes["x"]["fn"].mean if mean else nodes["x"]["value"]
             found = found if found.shape[1] else torch.full_like(x[: len(y)], torch.nan)
             _take(found, missing, y, x, nodes["y"]["value"].argmax(-1))
@@ -115,9 +117,19 @@ def _take(found: Tensor, missing: Tensor, y: Tensor, x: Tensor, drawn_y: Tensor)
         missing[wanted[: len(those)]] = False
 
 
-def _forward(model: Model, n: int, like: Tensor) -> Any:
-    """The sites of n rows that the model draws, x and y among them."""
-    return poutine.trace(poutine.uncondition(model)).get_trace(like.new_empty(n, 0)).nodes
+def _forward(model: Model, n: int, like: Tensor, num_classes: int) -> Any:
+    """The sites of n rows that the model draws; a ValueError unless a y of so many classes is among them."""
+    nodes: Any = poutine.trace(poutine.uncondition(model)).get_trace(like.new_empty(n, 0)).nodes
+    _check_site(nodes, "y")
+    if (found := nodes["y"]["fn"].event_shape[0]) != num_classes:
+        raise ValueError(f"num_classes must be {found}, as many as the model has, got {num_classes}")
+    return nodes
+
+
+def _check_site(nodes: Mapping[str, Any], *names: str) -> None:
+    if unknown := sorted({*names} - nodes.keys()):
+        raise ValueError(f"the model has no site {' or '.join(unknown)}, only {', '.join(_sites(nodes))}; "
+                         f"{contract.PAGE} shows one that has them all")  # fmt: skip
 
 
 def _sites(nodes: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ...checks import check_not_negative
-from ...contract import Conditional, Guide, Model
+from ...contract import ClassifyingGuide, Conditional, Model
 from .base import Objective, Terms
 from .semi_supervised import averaged_bound
 
@@ -52,7 +52,7 @@ class AdversarialELBO(Objective):
     def __init__(
         self,
         model: Model,
-        guide: Guide,
+        guide: ClassifyingGuide,
         adversary: Conditional,
         *,
         adversary_weight: float = 1.0,
@@ -66,7 +66,10 @@ class AdversarialELBO(Objective):
         self.averaged_classifier = averaged_classifier
         self.adversary_weight, self.adversary = adversary_weight, adversary
         self.labelled_weight, self.classification_weight = labelled_weight, classification_weight
-        check_not_negative(adversary_weight=adversary_weight, **self.weights)
+        check_not_negative(
+            adversary_weight=adversary_weight, labelled_weight=labelled_weight,
+            classification_weight=classification_weight,
+        )  # fmt: skip
 
     def labelled_terms(self, x: Tensor, y: Tensor) -> Terms:
         """`labelled` and `classification`."""

@@ -4,8 +4,8 @@
     ELBO(x)    = Σ_y q(y | x) (ELBO(x, y) − log q(y | x))            y summed outside the logarithm
     ELBO(x)    = E_q(z|x) [log Σ_y p(x, y, z) − log q(z | x)]        where the guide leaves y to the model
 
-Pyro's `TraceEnum_ELBO` computes them from the sites of model and guide; z stands for every continuous latent, drawn by
-reparametrisation. The sum over a y that is not given is exact.
+Pyro's `TraceEnum_ELBO` computes the first two from the sites of model and guide, and `class_weights` the third. Here z
+stands for every continuous latent, drawn by reparametrisation, and the sum over a y that is not given is exact.
 
 Shapes: x (N, D); y one-hot (N, K). Bounds are in nats per data point.
 """
@@ -58,6 +58,7 @@ class Objective(nn.Module, ABC):
 
     def __init__(self, model: Model, guide: Guide, *, num_samples: int = 1, kl_weight: float = 1.0) -> None:
         super().__init__()
+        self._check_terms()
         contract.check_module(model, "model")
         contract.check_module(guide, "guide")
         check_not_negative(kl_weight=kl_weight)
@@ -73,6 +74,12 @@ class Objective(nn.Module, ABC):
             max_plate_nesting=1,
             strict_enumeration_warning=False,
         )
+
+    def _check_terms(self) -> None:
+        names = ("labelled_terms", "unlabelled_terms", "terms")
+        if all(getattr(type(self), name) is getattr(Objective, name) for name in names):
+            raise TypeError(f"{type(self).__name__} has no terms: a subclass of Objective writes labelled_terms(x, y), "
+                            f"unlabelled_terms(x), or both; {contract.PAGE} shows one")  # fmt: skip
 
     def bound(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean over rows of ELBO(x), y summed out, or of ELBO(x, y): a scalar."""

@@ -38,7 +38,9 @@ def check_one_hot(y: Tensor, name: str, *, rows: int, num_classes: int | None) -
     if len(y) != rows:
         raise ValueError(f"{name} has {len(y)} rows, expected {rows}")
     if num_classes is not None and y.shape[1] != num_classes:
-        expected = f"the model has {num_classes}; pass num_classes={num_classes} to batches"
+        expected = (
+            f"the model has {num_classes}; give it rows of {num_classes}, as batches(..., num_classes=) makes them"
+        )
         raise ValueError(f"{name} has {y.shape[1]} classes, but {expected}")
     if is_validation_enabled() and not bool((((y == 0) | (y == 1)).all(dim=1) & (y.sum(dim=1) == 1)).all()):
         raise ValueError(f"{name} must be one-hot: a single 1 in each row and 0 elsewhere")

@@ -60,8 +60,7 @@ class ClusterAwareELBO(Objective):
     ) -> None:
         super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
         check_not_negative(classification_weight=classification_weight)
-        factors = {"p_y(z2)": model, "q_z1(x)": guide, "q_y(z1, x)": guide, "q_z2(x, y, z1)": guide}
-        contract.check_factors(factors, "ClusterAwareELBO")
+        check_cagem(model, guide, "ClusterAwareELBO")
         self.classification_weight = classification_weight
 
     def labelled_terms(self, x: Tensor, y: Tensor) -> Terms:
@@ -139,6 +138,12 @@ class Cascade(nn.Module):
         return averaged(OneHotCategorical(logits=torch.stack(draws)))
 
 
+def check_cagem(model: Model, guide: Guide, user: str) -> None:
+    """A ValueError that names the factors of CaGeM that are missing."""
+    factors = {"p_y(z2)": model, "q_z1(x)": guide, "q_y(z1, x)": guide, "q_z2(x, y, z1)": guide}
+    contract.check_factors(factors, user)
+
+
 def cascade(model: Model, guide: Guide, num_samples: int = 1) -> Cascade:
     """CaGeM's classifier p(y | x) as a callable x → `OneHotCategorical` of batch shape (N,), for `accuracy` and others.
 
@@ -146,5 +151,9 @@ def cascade(model: Model, guide: Guide, num_samples: int = 1) -> Cascade:
         model: p, with the conditional `p_y(z2)`.
         guide: q, with the conditionals `q_z1(x)`, `q_y(z1, x)` and `q_z2(x, y, z1)`.
         num_samples: S, draws of z1, and of z2 for each of them and each class.
+
+    Raises:
+        ValueError: a factor is missing.
     """
+    check_cagem(model, guide, "cascade")
     return Cascade(model, guide, num_samples)

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
+from ...contract import PAGE
+
 
 @contextmanager
 def explained(x: Tensor, kind: str) -> Iterator[None]:
@@ -14,7 +16,9 @@ def explained(x: Tensor, kind: str) -> Iterator[None]:
     except UserWarning as warning:
         if "vars in" not in str(warning):
             raise
-        raise ValueError(f"model and guide do not have the same latent sites: {warning}") from warning
+        raise ValueError(
+            f"model and guide do not have the same latent sites; {PAGE} says which they need: {warning}"
+        ) from warning
     except ValueError as error:
         if "Enumeration dim conflict at site" in str(error):
             raise ValueError(

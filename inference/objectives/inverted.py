@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ... import contract
 from ...checks import check_choice, check_not_negative
-from ...contract import Guide, Model
+from ...contract import ClassifyingGuide, Model
 from .base import Objective, Terms
 from .explained import explained
 from .relaxation import RelaxLabels, StraightThrough, smoothed
@@ -64,7 +64,7 @@ class InvertedELBO(Objective):
     def __init__(
         self,
         model: Model,
-        guide: Guide,
+        guide: ClassifyingGuide,
         *,
         reverse_model: nn.Module,
         reverse_guide: nn.Module,
@@ -78,6 +78,8 @@ class InvertedELBO(Objective):
         kl_weight: float = 1.0,
     ) -> None:
         super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
+        contract.check_module(reverse_model, "reverse_model", "(y, z)")
+        contract.check_module(reverse_guide, "reverse_guide", "(y, z)")
         factors = {"p_x(y, z)": model, "p_z()": model, "y_prior": model, "q_z(x, y)": guide}
         contract.check_factors(factors, "InvertedELBO")
         self.reverse_model = reverse_model

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...checks import check_not_negative
-from ...contract import Guide, Model
+from ...contract import ClassifyingGuide, Model
 from .base import Objective, Terms
 from .enumeration import class_weights
 
@@ -49,10 +49,12 @@ class SemiSupervisedELBO(Objective):
         *Objective.declared_settings, "labelled_weight", "classification_weight", "averaged_classifier",
     )  # fmt: skip
 
+    guide: ClassifyingGuide
+
     def __init__(
         self,
         model: Model,
-        guide: Guide,
+        guide: ClassifyingGuide,
         *,
         labelled_weight: float = 1.0,
         classification_weight: float = 0.0,

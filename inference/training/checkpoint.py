@@ -1,4 +1,4 @@
-"""Checkpoints of `fit`: read as plain data, and compared before they are used."""
+"""Checkpoints of `fit`: read without running code, and compared before they are used."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ PREFIX = "objective."  # what `fit` puts before the names of an objective's weig
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What `fit` wrote, as plain data on the CPU.
+    """What `fit` wrote: numbers, text, and tensors on the CPU.
 
     Raises:
         ValueError: there is no such file, it is cut off, or it is not a checkpoint of `fit`.
@@ -47,9 +47,9 @@ def objective_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def check_weights(objective: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
     """A ValueError that lists the weights whose name or shape differ."""
-    ours = {name: tuple(value.shape) for name, value in objective.state_dict().items()}
-    theirs = {name: tuple(value.shape) for name, value in state.items()}
-    if different := differences(ours, theirs):
+    own = {name: tuple(value.shape) for name, value in objective.state_dict().items()}
+    saved = {name: tuple(value.shape) for name, value in state.items()}
+    if different := differences(own, saved):
         raise ValueError(f"{path} belongs to an objective with other networks: {different}")
 
 
@@ -57,11 +57,12 @@ def check_settings(settings: Mapping[str, Any], checkpoint: Mapping[str, Any], p
     """A ValueError that lists the settings in which this run differs from that of a checkpoint.
 
     A checkpoint of version 0.1 holds every public scalar of every part, declared or not: of these the ones that this
-    run declares are compared.
+    run declares too are compared.
     """
     saved = checkpoint["fit_settings"]
     if checkpoint.get("format", 1) == 1:
-        saved = {name: saved.get(name) for name in settings}
+        common = settings.keys() & saved.keys()
+        settings, saved = ({name: found[name] for name in common} for found in (settings, saved))
     if different := differences(settings, saved):
         raise ValueError(f"{path} belongs to a run with other settings: {different}")
 

@@ -120,11 +120,12 @@ def fit(
             validation=validation, validation_bound_x=validation_bound_x, monitor=monitor, folder=folder,
             metrics_file=None if out is None else Path(out) / "metrics.csv", report=report,
         )  # fmt: skip
-        checkpoint = _to_resume(run) if resume else None
+        compared = run.compared()
+        checkpoint = _to_resume(run, compared) if resume else None
 
         from .loop import Training, train  # Lightning takes seconds to import
 
-        training = Training(run)
+        training = Training(run, compared)
         if checkpoint is None or not training.is_over(checkpoint["history"]):
             train(
                 training, checkpoint=folder / "last.ckpt" if folder and checkpoint else None, progress=progress,
@@ -175,13 +176,13 @@ def _folder(out: str | Path | None, resume: bool, *, alone: bool, keep: bool, st
     return folder
 
 
-def _to_resume(run: Run) -> dict[str, Any] | None:
+def _to_resume(run: Run, compared: dict[str, Any]) -> dict[str, Any] | None:
     """The last checkpoint, checked to be whole and of this run; None where the first epoch was not finished."""
     path, epochs = Path(run.folder or "") / "last.ckpt", run.settings.epochs
     if not path.exists():
         return None
     checkpoint = read_checkpoint(path)
-    check_settings(run.compared(), checkpoint, path)
+    check_settings(compared, checkpoint, path)
     check_weights(run.objective, objective_state(checkpoint), path)
     if len(checkpoint["history"]) > epochs:
         raise ValueError(f"{path} has {len(checkpoint['history'])} epochs behind it, more than epochs={epochs}")

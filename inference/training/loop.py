@@ -42,17 +42,17 @@ DTYPES = {"32": None, "bf16": torch.bfloat16}
 
 
 class Training(LightningModule):
-    """A run of `fit`, as Lightning trains it.
+    """A run of `fit`, as Lightning trains it; `compared` is what its checkpoints keep to be compared on resuming.
 
     What changes with the epoch depends on its number alone, and which epoch was best is read from the history, so
     that a checkpoint needs little: weights, optimiser, history, the seed, and where the batches stand.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, compared: dict[str, Any]) -> None:
         super().__init__()
         self.run, self.settings = run, run.settings
         self.objective = run.objective
-        self.compared = run.compared()
+        self.compared = compared
         self.kl_target = run.objective.kl_weight.item()
         self.history: list[Row] = []
         self.seed = int(torch.randint(2**31, ()).item())
@@ -77,7 +77,7 @@ class Training(LightningModule):
     def on_train_epoch_start(self) -> None:
         """The epoch's learning rate and `kl_weight`, and empty sums."""
         epoch, warmup = self.current_epoch, self.settings.kl_warmup
-        self.rate = float(self.settings.learning_rate * (self.run.schedule(epoch) if self.run.schedule else 1.0))
+        self.rate = float(float(self.settings.learning_rate) * (self.run.schedule(epoch) if self.run.schedule else 1.0))
         for group in self.optimizers().param_groups:  # type: ignore[union-attr] # there is one optimiser
             group["lr"] = self.rate
         self.objective.kl_weight.fill_(self.kl_target * (min(1.0, (epoch + 1) / warmup) if warmup else 1.0))
@@ -109,9 +109,9 @@ class Training(LightningModule):
         if not torch.isfinite(norm):
             raise self._broken("the gradient of loss is NaN or infinite")
         if self.settings.gradient_clip_norm is not None:
-            clip_grads_with_norm_(parameters, self.settings.gradient_clip_norm, norm)
+            clip_grads_with_norm_(parameters, float(self.settings.gradient_clip_norm), norm)
         if self.settings.gradient_clip_value is not None:
-            torch.nn.utils.clip_grad_value_(parameters, self.settings.gradient_clip_value)
+            torch.nn.utils.clip_grad_value_(parameters, float(self.settings.gradient_clip_value))
 
     def on_train_epoch_end(self) -> None:
         """Adds the epoch's row to the history, logs and writes it, and saves a checkpoint."""

@@ -48,9 +48,8 @@ class Settings:
         if self.device in present and not present[self.device]():
             raise ValueError(f"device {self.device!r} is not available on this machine; choose 'cpu' or 'auto'")
 
-    @property
     def compared(self) -> dict[str, Any]:
-        """The settings that change a run's numbers, as plain values; how long and where it runs may differ."""
+        """The settings that change a run's numbers; how long and where it runs may differ."""
         return {
             "learning_rate": float(self.learning_rate),
             "weight_decay": float(self.weight_decay),
@@ -99,7 +98,7 @@ class Run:
         """
         parts: dict[str, object] = {f"objective.{name}".rstrip("."): p for name, p in self.objective.named_modules()}
         found = {
-            **self.settings.compared,
+            **self.settings.compared(),
             "optimizer": getattr(self.optimizer, "__name__", type(self.optimizer).__name__),
             "monitor": self.monitor,
         }

@@ -10,7 +10,7 @@ from helpers.estimators import small
     [
         ({"model": "m3"}, "model must be one of m2, m1-m2, adgm-workshop"),
         ({"model": "m1"}, "model must be one of m2"),
-        ({"likelihood": "poisson"}, "likelihood must be 'auto', 'bernoulli' or 'normal'"),
+        ({"likelihood": "poisson"}, "likelihood must be one of auto, bernoulli, normal"),
         ({"extra_classes": 2}, "extra_classes needs a model that finds classes nobody labelled, model='gm-dgm'"),
         ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction must lie between 0 and 1"),
         ({"epochs": 0}, "epochs must be an integer of at least 1"),

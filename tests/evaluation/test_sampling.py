@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from pyro.distributions import Normal
+from pyro.distributions import Normal, OneHotCategorical
 from semipyro.distributions import BernoulliNet, StandardNormal
 from semipyro.inference import sample
 from semipyro.inference.evaluation.sampling import sample_classes
@@ -112,9 +112,17 @@ def test_sample_is_seeded_and_keeps_modes(name: str) -> None:
 # sample_classes
 
 
+class OneClassMore(Sign):
+    """The class is the sign of z, and never the third."""
+
+    def forward(self, z):
+        logits = super().forward(z).logits
+        return OneHotCategorical(logits=torch.cat([logits, logits[..., :1] * 0 - 1e6], -1))
+
+
 def test_a_class_that_never_comes_up(monkeypatch):
     monkeypatch.setattr("semipyro.inference.evaluation.sampling.ROUNDS", 2)
     model = PAPERS["latent-classifier"].build(1, 3, z_dim=1, hidden=(3,), likelihood="normal").model
-    model.p_y, model.p_x = Sign(), Copy()
+    model.p_y, model.p_x = OneClassMore(), Copy()
     with pytest.raises(ValueError, match="hardly ever draws class number 2: too few in 4,000 rows"):
         sample_classes(model, torch.tensor([0, 2]), 3)

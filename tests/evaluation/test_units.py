@@ -367,7 +367,7 @@ ERRORS = {
     ),
     "one row": (lambda m, g: active_units(g, X[:1]), "x has one row"),
     "threshold": (lambda m, g: active_units(g, X, threshold=-1.0), "threshold must not be negative"),
-    "encode": (lambda m, g: active_units(g, X, site="a"), "not 'a'"),
+    "encode": (lambda m, g: active_units(g, X, site="a"), "site must be one of z, got 'a'"),
 }
 
 

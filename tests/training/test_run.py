@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pyro.distributions import transforms
 from semipyro import contract
 from semipyro.data import batches
 from semipyro.inference import fit
@@ -100,3 +101,34 @@ def test_every_part_of_a_paper_can_be_kept_as_plain_data(name, tmp_path):
         for setting, value in found.items():
             key = f"objective.{path}.{setting}".replace("..", ".")
             assert kept[key] == value, key
+
+
+def test_a_flow_s_own_settings_are_compared(tmp_path):
+    """A flow of the user's own, whose transforms have settings that Pyro keeps as attributes."""
+
+    def with_bound(bound):
+        return built(flow=lambda dim: transforms.spline(dim, bound=bound))
+
+    train(tmp_path, epochs=1, objective=with_bound(3.0))
+    with pytest.raises(ValueError, match="transform_settings was .*3.0.* and is now .*1.0"):
+        train(tmp_path, epochs=2, objective=with_bound(1.0), resume=True)
+    assert len(train(tmp_path, epochs=2, objective=with_bound(3.0), resume=True)) == 2
+
+
+def test_a_flow_of_version_0_1_is_resumed(tmp_path):
+    """Its checkpoint has no settings of transforms, and of those that it has, the common ones are compared."""
+    train(tmp_path, epochs=1, objective=built(flow="iaf"))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["format"], checkpoint["fit_settings"]["objective.guide.q_z.transform_settings"]
+    checkpoint["fit_settings"]["objective.guide.q_z.base.an_attribute_that_is_gone"] = 3
+    torch.save(checkpoint, path)
+    assert len(train(tmp_path, epochs=2, objective=built(flow="iaf"), resume=True)) == 2
+
+
+def test_what_cannot_be_kept_is_refused_before_the_first_epoch(tmp_path):
+    objective = built()
+    objective.model.declared_settings, objective.model.remark = ("remark",), lambda: 0
+    with pytest.raises(ValueError, match="remark of M2 must be numbers or text"):
+        train(tmp_path / "run", epochs=1, objective=objective)
+    assert not (tmp_path / "run").exists()
