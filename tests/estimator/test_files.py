@@ -95,6 +95,6 @@ def test_a_pickle_in_a_file_is_not_run(tmp_path):
 
 
 def test_what_a_file_cannot_hold_is_refused_before_it_is_written(tmp_path):
-    with pytest.raises(ValueError, match="a setting cannot be saved as plain text .*RandomState"):
+    with pytest.raises(ValueError, match="a setting cannot be saved as text .*RandomState"):
         learnt(random_state=np.random.RandomState(0)).save(tmp_path / "learnt.npz")
     assert not list(tmp_path.iterdir())
