@@ -9,13 +9,26 @@ from types import ModuleType
 import pyro
 import pytest
 import torch
+from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # figures are written, never shown
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start; small tensors gain nothing by more
 torch.set_num_threads(1)
 
+TRIES = 100  # of what is tried at random, where a run does not ask for more
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = {"__pycache__", "build", "dist", "runs"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest -m reliability --tries 1000` tries harder than every run does."""
+    parser.addoption("--tries", type=int, default=TRIES, help="random cases of each kind in tests of reliability")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hypothesis draws the same cases in every run, as many as `--tries` says, and takes the time that they need."""
+    settings.register_profile("semipyro", max_examples=config.getoption("tries"), derandomize=True, deadline=None)
+    settings.load_profile("semipyro")
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -28,6 +41,12 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
         elif path.is_dir() and not (path / "pyvenv.cfg").exists():
             yield from _files(path)
+
+
+@pytest.fixture(scope="session")
+def tries(request: pytest.FixtureRequest) -> int:
+    """How many random cases of each kind a test of reliability tries."""
+    return int(request.config.getoption("tries"))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-HEAVY = {"torch", "torchvision", "pyro", "lightning", "sklearn", "matplotlib", "numpy"}
+HEAVY = {"torch", "torchvision", "pyro", "lightning", "sklearn", "matplotlib", "numpy", "filelock"}
 
 
 class Allowed(NamedTuple):
@@ -30,7 +30,7 @@ BELOW_PAPERS = PAPER | SHARED | {"models", "guides", "inference", "data", "plots
 TABLE = {
     "__init__": Allowed({"estimator"}, set()),
     "compat": Allowed(set(), {"torch"}, {"torchvision"}),
-    "files": Allowed(set(), set()),
+    "files": Allowed(set(), {"filelock"}),
     "modules": Allowed(set(), {"torch"}),
     "checks": Allowed(set(), set()),
     "contract": Allowed(set(), {"torch", "pyro"}),
