@@ -1,6 +1,5 @@
 """Random numbers of the estimator: where its seeds come from, and how they are kept apart from everyone else's."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,10 +8,11 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from ..threads import ONE_AT_A_TIME
+
 PREDICTION_SEED = 0  # predictions draw with this seed, so that every call and every row sees the same noise
 NUM_SEEDS = 2**32  # NumPy takes the seeds from 0 to 2**32 - 1
 NUM_DRAWN_SEEDS = 2**31 - 1  # seeds that are drawn from a `RandomState` lie below this number
-ONE_AT_A_TIME = threading.RLock()  # the threads of a process share Pyro's handlers and PyTorch's random numbers
 
 
 @contextmanager

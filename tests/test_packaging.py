@@ -24,7 +24,7 @@ class Allowed(NamedTuple):
 
 
 PAPER = {"distributions", "contract", "checks"}
-SHARED = {"compat", "files", "modules", "checks"}  # of no paper: what every part may use
+SHARED = {"compat", "files", "modules", "checks", "threads"}  # of no paper: what every part may use
 BELOW_INFERENCE = PAPER | SHARED
 BELOW_PAPERS = PAPER | SHARED | {"models", "guides", "inference", "data", "plots"}
 TABLE = {
@@ -33,6 +33,7 @@ TABLE = {
     "files": Allowed(set(), {"filelock"}),
     "modules": Allowed(set(), {"torch"}),
     "checks": Allowed(set(), set()),
+    "threads": Allowed(set(), {"pyro"}),
     "contract": Allowed(set(), {"torch", "pyro"}),
     "distributions": Allowed({"checks"}, {"torch", "pyro"}),
     "models": Allowed(PAPER, {"torch", "pyro"}),
