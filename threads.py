@@ -1,16 +1,18 @@
 """One thread at a time: Pyro's handlers and PyTorch's random numbers belong to the process, not to a thread.
 
-Whatever runs Pyro programs or seeds PyTorch does it with `ONE_AT_A_TIME` held: `with ONE_AT_A_TIME: ...`. Two threads
+Whatever runs Pyro programs or seeds PyTorch does it with `ONE_AT_A_TIME` held: `with ONE_AT_A_TIME: ...`, or
+`@ONE_AT_A_TIME` above a function. Two threads
 without it would see each other's sample sites and draw each other's numbers.
 """
 
 import os
 import threading
+from contextlib import ContextDecorator
 
 from pyro.poutine import runtime
 
 
-class ProcessLock:
+class ProcessLock(ContextDecorator):
     """A reentrant lock for the threads of this process, which a forked child never waits for.
 
     A child has one thread, the one that forked it. Where another thread held the lock, nobody in the child could give

@@ -21,6 +21,7 @@ from ... import contract
 from ...contract import Classifier, Guide, Model
 from ...distributions import central_value
 from ...modules import evaluating, module_tensor
+from ...threads import ONE_AT_A_TIME
 from ..objectives.checks import check_labels, check_one_hot, check_rows
 from .measures import ROWS
 from .sampling import sample
@@ -159,6 +160,7 @@ def classes_used(classifier: Classifier, x: Tensor, *, share: float = 0.1) -> in
     return int((counts * num_classes >= share * num_rows).sum())
 
 
+@ONE_AT_A_TIME
 def canonical_images(model: Model, guide: Guide, x_labelled: Tensor, y_labelled: Tensor) -> Tensor:
     """E[x | y = e_k, z̄] for k = 0, …, K-1, (K, D);      z̄ = mean_n E[z], z ~ q(z | x_n, y_n).
 

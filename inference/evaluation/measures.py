@@ -15,6 +15,7 @@ from ... import contract
 from ...checks import check_counts
 from ...contract import Classifier, Guide, Model
 from ...modules import evaluating, module_tensor
+from ...threads import ONE_AT_A_TIME
 from ..objectives import Objective
 from ..objectives.checks import check_labels, check_rows
 from ..objectives.enumeration import class_weights
@@ -58,6 +59,7 @@ def check_validation(x: Tensor, y: Tensor | None, bound_x: Tensor | None) -> Non
             raise ValueError(f"bound_x must have the shape of x, {tuple(x.shape)}, got {tuple(bound_x.shape)}")
 
 
+@ONE_AT_A_TIME
 def evaluate(
     objective: Objective, x: Tensor, y: Tensor | None = None, *, bound_x: Tensor | None = None
 ) -> dict[str, float]:
@@ -98,6 +100,7 @@ def _labelled_measures(objective: Objective, x: Tensor, y: Tensor, rows: Tensor)
     return {**terms, "accuracy": accuracy(classify, x, y)}
 
 
+@ONE_AT_A_TIME
 def log_likelihood(model: Model, guide: Guide, x: Tensor, *, num_samples: int = 1000) -> Tensor:
     """The importance-weighted bound on log p(x), with y summed out exactly, (N,) in nats.
 

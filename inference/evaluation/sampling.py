@@ -12,12 +12,14 @@ from ... import contract
 from ...checks import check_counts
 from ...contract import Model
 from ...modules import evaluating, module_tensor
+from ...threads import ONE_AT_A_TIME
 from ..objectives.checks import check_one_hot
 from .measures import ROWS
 
 ROUNDS = 1000  # of draws from the model, at most, in search of a class
 
 
+@ONE_AT_A_TIME
 def sample(
     model: Model,
     n: int,
@@ -56,6 +58,7 @@ def sample(
     return site["fn"].mean if mean else site["value"]
 
 
+@ONE_AT_A_TIME
 def sample_classes(model: Model, y: Tensor, num_classes: int) -> Tensor:
     """A draw from p(x | y_n) for each n, (N, D).
 
@@ -74,6 +77,7 @@ def sample_classes(model: Model, y: Tensor, num_classes: int) -> Tensor:
     return found
 
 
+@ONE_AT_A_TIME
 def draw_classes(
     model: Model, y: Tensor, num_classes: int, *, mean: bool = False, rounds: int | None = None
 ) -> tuple[Tensor, Tensor]:

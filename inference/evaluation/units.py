@@ -23,11 +23,13 @@ from ...checks import check_counts, check_not_negative
 from ...contract import Classifier, Conditional, Guide, Model
 from ...distributions.parts import Blocks
 from ...modules import evaluating, module_tensor
+from ...threads import ONE_AT_A_TIME
 from ..objectives.checks import check_labels, check_one_hot, check_rows
 from .clusters import probabilities
 from .measures import BOUND_ROWS, ROWS
 
 
+@ONE_AT_A_TIME
 def unit_kl(model: Model, guide: Guide, x: Tensor, *, site: str = "z", y: Tensor | None = None) -> Tensor:
     """mean_n KL(q(z_i | x_n, ·) ‖ p(z_i | ·)) of each unit of a latent, (L,) in nats.
 
@@ -50,6 +52,7 @@ def unit_kl(model: Model, guide: Guide, x: Tensor, *, site: str = "z", y: Tensor
     return _unit_kl_of_rows(model, guide, x, y, site).mean(0)
 
 
+@ONE_AT_A_TIME
 def unit_kl_by_cluster(
     model: Model,
     guide: Guide,

@@ -12,7 +12,9 @@ In its essence it is the loop that every course teaches:
 
 from __future__ import annotations
 
+import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...files import hold
 from ...modules import module_tensor
+from ...threads import ONE_AT_A_TIME
 from ..evaluation.measures import check_validation, evaluate
 from ..objectives import Objective
 from .checkpoint import check_settings, check_weights, load_weights, objective_state, read_checkpoint
@@ -29,6 +33,8 @@ from .run import Batch, Row, Run, Settings
 
 if TYPE_CHECKING:
     from .loop import Training
+
+LOCK = ".fit.lock"  # its name in the folder of a run
 
 
 def fit(
@@ -66,6 +72,9 @@ def fit(
     objective computes them in training, under the current `kl_weight`; validation terms have `kl_weight` 1 and the
     same random numbers in every epoch.
 
+    Threads of a process take turns, since Pyro's handlers and PyTorch's random numbers belong to the process. The
+    folder `out` belongs to this call until it returns; a killed process leaves it free.
+
     Args:
         objective: what to minimise; its parameters are trained in place, and it is left in evaluation mode.
         batches: an iterable of `(x_labelled, y_labelled, x_unlabelled)`, gone through once an epoch. Noise that it
@@ -102,18 +111,25 @@ def fit(
 
     Raises:
         ValueError: a setting out of range, an unknown device, precision or monitor, an `out` that holds another run's
-            files, or a checkpoint that is cut off, no checkpoint, or made with other settings (they are listed).
+            files or in which another process is at work, or a checkpoint that is damaged, no checkpoint, or made with
+            other settings (they are listed).
+        OSError: a file cannot be written, such as where the disk is full; the last checkpoint stays as it was.
         KeyboardInterrupt: Ctrl-C; `resume` goes on from the last whole epoch.
         FloatingPointError: a loss or gradient that is NaN or infinite; it names the epoch, the step and the term, and
             the last checkpoint stays as it was.
+
+    Warns:
+        UserWarning: the training ends before the warm-up does, with a `kl_weight` below its full value.
     """
     settings = Settings(
         epochs=epochs, learning_rate=learning_rate, weight_decay=weight_decay, kl_warmup=kl_warmup,
         gradient_clip_norm=gradient_clip_norm, gradient_clip_value=gradient_clip_value, patience=patience,
         device=device, precision=precision,
     )  # fmt: skip
-    monitor = _rehearse(objective, validation, validation_bound_x, monitor, needed=bool(patience or restore_best))
-    with ExitStack() as stack:
+    if kl_warmup > epochs:
+        _warn_of_warmup(epochs, kl_warmup)
+    with ONE_AT_A_TIME, ExitStack() as stack:
+        monitor = _rehearse(objective, validation, validation_bound_x, monitor, needed=bool(patience or restore_best))
         folder = _folder(out, resume, alone=str(devices) == "1", keep=restore_best, stack=stack)
         run = Run(
             objective=objective, batches=batches, settings=settings, optimizer=optimizer, schedule=schedule,
@@ -121,6 +137,8 @@ def fit(
             metrics_file=None if out is None else Path(out) / "metrics.csv", report=report,
         )  # fmt: skip
         compared = run.compared()
+        if out is not None:
+            _claim(Path(out), resume, stack)
         checkpoint = _to_resume(run, compared) if resume else None
 
         from .loop import Training, train  # Lightning takes seconds to import
@@ -131,7 +149,10 @@ def fit(
                 training, checkpoint=folder / "last.ckpt" if folder and checkpoint else None, progress=progress,
                 devices=devices, strategy=strategy, loggers=loggers, callbacks=callbacks,
             )  # fmt: skip
-        return _finish(training, restore_best)
+        history = _finish(training, restore_best)
+        if len(history) < min(kl_warmup, epochs):
+            _warn_of_warmup(len(history), kl_warmup)
+        return history
 
 
 def check_fit_settings(**settings: Any) -> None:
@@ -147,6 +168,14 @@ def check_fit_settings(**settings: Any) -> None:
     Settings(**settings)
 
 
+def _warn_of_warmup(epochs: int, kl_warmup: int) -> None:
+    warnings.warn(
+        f"training ends at epoch {epochs}, and its warm-up at epoch {kl_warmup} (kl_warmup={kl_warmup}): the last "
+        f"epoch minimises {epochs / kl_warmup:.2g} of the KL; give more epochs, or a shorter warm-up",
+        stacklevel=3,
+    )
+
+
 def _finish(training: Training, restore_best: bool) -> list[Row]:
     """Reads history and weights back from the checkpoint, the only place where forked processes leave them."""
     history, objective, folder = training.history, training.objective, training.run.folder
@@ -160,20 +189,30 @@ def _finish(training: Training, restore_best: bool) -> list[Row]:
 
 
 def _folder(out: str | Path | None, resume: bool, *, alone: bool, keep: bool, stack: ExitStack) -> Path | None:
-    """The folder of the checkpoints: below `out`, a temporary one where `restore_best` needs it, or None."""
+    """The folder of the checkpoints: in `out`, a temporary one where `restore_best` needs it, or None."""
     if out is None:
         if resume or not alone:
             raise ValueError("resume=True and devices other than 1 need out=, the folder of the run")
         return Path(stack.enter_context(tempfile.TemporaryDirectory())) if keep else None
-    used = [name for name in ("metrics.csv", "checkpoints") if (Path(out) / name).exists()]
-    if used and not resume:
-        raise ValueError(f"{out} holds another run's {' and '.join(used)}; pass resume=True or choose another folder")
     if Path(out).exists() != Path(out).is_dir() or (resume and not Path(out).exists()):
         raise ValueError(f"out must be {'the folder of the run to resume' if resume else 'a folder'}, got {out}")
-    folder = Path(out) / "checkpoints"
-    for unfinished in folder.glob(".*.partial"):  # left by a process that was killed while it wrote
+    return Path(out) / "checkpoints"
+
+
+def _claim(out: Path, resume: bool, stack: ExitStack) -> None:
+    """Holds the folder, refuses another run's files in it, and removes what a killed process had half written."""
+    if _is_the_first():
+        stack.enter_context(hold(out, LOCK))
+    used = [name for name in ("metrics.csv", "checkpoints") if (out / name).exists()]
+    if used and not resume:
+        raise ValueError(f"{out} holds another run's {' and '.join(used)}; pass resume=True or choose another folder")
+    for unfinished in (*out.glob(".metrics.csv.*.partial"), *out.glob("checkpoints/.*.partial")):
         unfinished.unlink()
-    return folder
+
+
+def _is_the_first() -> bool:
+    """Whether this process is the first of its run, by what Lightning, torchrun and SLURM tell theirs."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def _to_resume(run: Run, compared: dict[str, Any]) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import signal
 import sys
@@ -33,7 +34,7 @@ from ...modules import module_tensor
 from ..evaluation import evaluate
 from ..objectives import Objective
 from ..objectives.kl_weight import weighted_by
-from .checkpoint import FORMAT
+from .checkpoint import DIGEST, FORMAT, digest
 from .precision import network_precision
 from .run import DEVICES, Row, Run
 
@@ -157,6 +158,7 @@ class Training(LightningModule):
             "seed": self.seed,
             "batches": state,
         }
+        checkpoint[DIGEST] = digest(checkpoint)  # Lightning asks for this last
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the history, the seed and the place of the batches."""
@@ -209,15 +211,20 @@ class Loader:
 
     def __len__(self) -> int:
         """The number of batches in a pass; a TypeError, which Lightning expects, where they have no length."""
-        return len(self.training.run.batches)  # type: ignore[arg-type]
+        return len(self.training.run.batches)  # type: ignore[arg-type] # the TypeError is meant
 
 
-class Atomic(TorchCheckpointIO):
+class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes a file beside `path`, which then takes its name."""
-        write_whole(path, lambda temporary: torch.save(checkpoint, temporary))
+        """Writes a file beside `path`, which then takes its name.
+
+        It is made in memory first: where the disk is full, torch.save would say nothing of it.
+        """
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_whole(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
 
 
 class Bar(Callback):
@@ -276,7 +283,7 @@ def train(
             max_epochs=int(training.settings.epochs),
             logger=list(loggers) or False,
             callbacks=[*callbacks, *([Bar()] if progress else [])],
-            plugins=[Atomic()],
+            plugins=[WholeFiles()],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -110,7 +110,8 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not():
 
 def test_validation_is_what_evaluate_measures_with_the_whole_kl():
     objective, rows, (x, y) = m2_run()
-    (row,) = fit(objective, rows, epochs=1, validation=(x, y), kl_warmup=10, progress=False)
+    with pytest.warns(UserWarning, match=r"ends at epoch 1, and its warm-up at epoch 10 .* minimises 0\.1 of the KL"):
+        (row,) = fit(objective, rows, epochs=1, validation=(x, y), kl_warmup=10, progress=False)
     assert row["kl_weight"] == pytest.approx(0.1)
     assert row["validation_accuracy"] == accuracy(objective.guide.classify, x, y)
     measured = [evaluate(objective, x, y) for _ in range(20)]
@@ -160,6 +161,13 @@ def test_early_stopping_and_the_best_epoch_s_weights(tmp_path):
     last = Scripted()
     load_weights(last, tmp_path / "checkpoints" / "last.ckpt")
     assert last.epoch.item() == 4
+
+
+def test_a_training_that_stops_early_in_its_warm_up_says_so():
+    settings = {"validation": (X, None), "patience": 2, "progress": False}
+    with pytest.warns(UserWarning, match="ends at epoch 4, and its warm-up at epoch 6"):
+        fit(Scripted(), line_batches(), epochs=7, kl_warmup=6, **settings)
+    assert len(fit(Scripted(), line_batches(), epochs=7, kl_warmup=4, **settings)) == 4  # and nothing is said
 
 
 def test_restore_best_works_without_a_folder():
