@@ -6,7 +6,7 @@ import os
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def check_archive(path: str | os.PathLike[str]) -> None:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
             too_large = unpacked > max(UNPACKED, RATIO * os.path.getsize(path))
-            if not 0 < len(archive.infolist()) == _declared_members(path):
+            if not 0 < len(archive.infolist()) == _declared_members(archive):
                 raise ValueError("members are missing in its directory")
             damaged = None if too_large else archive.testzip()
     except Exception as error:  # zipfile and zlib have half a dozen types for bytes that are no archive
@@ -121,10 +121,10 @@ def check_archive(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"{path} is damaged: {damaged} in it is not what was written")
 
 
-def _declared_members(path: str | os.PathLike[str]) -> int:
-    """How many members an archive without a comment says it has, in the 22 bytes that end it."""
-    with open(path, "rb") as file:
-        file.seek(-22, os.SEEK_END)
+def _declared_members(archive: zipfile.ZipFile) -> int:
+    """How many members an archive says it has, in the 22 bytes before the comment that ends it."""
+    with open(str(archive.filename), "rb") as file:
+        file.seek(-22 - len(archive.comment), os.SEEK_END)
         return int.from_bytes(file.read(12)[10:], "little")
 
 
@@ -135,8 +135,8 @@ def _declared_members(path: str | os.PathLike[str]) -> int:
 def hold(folder: str | os.PathLike[str], name: str = ".lock") -> Iterator[None]:
     """Makes the folder, and keeps other processes and threads that `hold` it out until the block ends.
 
-    The operating system takes the lock from a process that ends, in whatever way, so that none is left behind; what
-    may stay is the empty file `name`.
+    The operating system takes the lock from a process that ends, in whatever way, so that none is left behind. Of one
+    that was killed the empty file `name` stays, which says nothing.
 
     Raises:
         ValueError: another process or thread holds the folder.
@@ -152,4 +152,6 @@ def hold(folder: str | os.PathLike[str], name: str = ".lock") -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        with suppress(OSError):  # Windows deletes no open file
+            os.unlink(lock.lock_file)
+        lock.release()  # last, so that nobody else has taken the name

@@ -8,7 +8,6 @@ weights are those that the model has in papers.py. With --resume, guides can be 
 """
 
 import argparse
-import json
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from semipyro import plots
 from semipyro.distributions import FLOWS
+from semipyro.files import read_json, write_json
 from semipyro.inference import Comparison, Objective, compare_objectives
 from semipyro.papers import CLASSIFYING, PAPERS
 from shared.command import Parser, command, count, say
@@ -24,7 +24,7 @@ from shared.fitting import Fitting, read_fitting
 from shared.flags import add_network_flags, make_parser
 from shared.recipe import Recipe, network_settings
 from shared.report import announce
-from shared.run_folder import Output, prepare_folder, read_output, write_json
+from shared.run_folder import Output, prepare_folder, read_output
 from shared.summary import versions
 from shared.task import Task, make_task, read_data
 from shared.training import progress, rehearse
@@ -76,16 +76,16 @@ def run(args: argparse.Namespace) -> None:
     task = make_task(read_data(args), likelihood=args.likelihood)
     recipe = Recipe(args.model, f"{len(set(args.guides))} guides of {args.model}", network_settings(args, task))
     objectives = {guide: make_objective(recipe, task, guide) for guide in args.guides}
-    prepare_folder(output, recipe, task, fitting, free=("epochs", "guides"))
-    announce(recipe.title, task, fitting, output)
-    rows = measured_before(output, fitting)
-    for name, objective in objectives.items():
-        if name not in rows:
-            say(f"{name}:", quiet=output.quiet)
-            rows[name] = measure(name, objective, task, fitting, output, size)
-        done = [rows[other] for other in objectives if other in rows]
-        write_json(comparison(recipe, task, fitting, size, done), output.folder / "comparison.json")
-    tell(task, output, size, [rows[name] for name in objectives])
+    with prepare_folder(output, recipe, task, fitting, free=("epochs", "guides")):
+        announce(recipe.title, task, fitting, output)
+        rows = measured_before(output, fitting)
+        for name, objective in objectives.items():
+            if name not in rows:
+                say(f"{name}:", quiet=output.quiet)
+                rows[name] = measure(name, objective, task, fitting, output, size)
+            done = [rows[other] for other in objectives if other in rows]
+            write_json(output.folder / "comparison.json", comparison(recipe, task, fitting, size, done))
+        tell(task, output, size, [rows[name] for name in objectives])
 
 
 def make_objective(recipe: Recipe, task: Task, guide: str) -> Objective:
@@ -99,7 +99,7 @@ def make_objective(recipe: Recipe, task: Task, guide: str) -> Objective:
 def measured_before(output: Output, fitting: Fitting) -> dict[str, Row]:
     """The rows of the comparison to resume, by guide, unless they have other epochs behind them."""
     path = output.folder / "comparison.json"
-    found = json.loads(path.read_text()) if output.resume and path.exists() else {}
+    found = read_json(path) if output.resume and path.exists() else {}
     return {row["guide"]: row for row in found["rows"]} if found.get("epochs") == fitting.epochs else {}
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from semipyro.compat import mend_torchvision
 from semipyro.data import load, mask_labels
 from semipyro.estimator import SemiSupervisedClassifier
-from semipyro.files import write_whole
+from semipyro.files import CHECKSUM, checksum, hold, read_json, write_whole
 from semipyro.papers import CLASSIFYING, PAPERS
 from semipyro.plots.common import new_figure
 from shared.command import Parser, command, count, natural, say
@@ -90,13 +90,24 @@ def parser() -> Parser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Computes what is missing, writes each cell when it is done, shows the table and draws."""
+    """Reads the data and the cells that are there, and computes what is missing in a folder that is ours alone."""
     path = args.out / "cells.json"
-    cells = read_cells(args, path)
+    read_cells(args, path)
     if len({Path(name).stem for name in args.data}) < len(args.data):
         raise ValueError(f"--data: two of {', '.join(args.data)} have the same name")
     tables = {Path(name).stem: read(name, getattr(args, "label", None), getattr(args, "data_root", None))
               for name in args.data}  # fmt: skip
+    with hold(args.out):
+        cells = compute(args, tables, read_cells(args, path), path)
+        say(markdown(cells), quiet=args.quiet)
+        save_figures(args.out, figures(cells))
+    if args.page:
+        write_page(args.page, markdown(cells))
+    say(f"Cells and figures are in {args.out}.", quiet=args.quiet)
+
+
+def compute(args: argparse.Namespace, tables: dict[str, Table], cells: list[Cell], path: Path) -> list[Cell]:
+    """The cells with those that were missing, each of which is written when it is done."""
     missing = [job for job in jobs(args, tables) if not any(key(cell) == job for cell in cells)]
     say(f"{len(missing)} cells to compute, {len(cells)} are there", quiet=args.quiet)
     work = Parallel(n_jobs=args.jobs, return_as="generator_unordered")(
@@ -105,23 +116,21 @@ def run(args: argparse.Namespace) -> None:
     for cell in tqdm(work, total=len(missing), disable=True if args.quiet else None):
         cells.append(cell)
         write_cells(cells, path)
-    say(markdown(cells), quiet=args.quiet)
-    save_figures(args.out, figures(cells))
-    if args.page:
-        write_page(args.page, markdown(cells))
-    say(f"Cells and figures are in {args.out}.", quiet=args.quiet)
+    return cells
 
 
 def write_cells(cells: Sequence[Cell], path: Path) -> None:
     """A line for each cell, which is small enough to be kept beside the code."""
-    lines = ",\n".join(map(json.dumps, sorted(cells, key=key)))
-    text = f'{{"versions": {json.dumps(versions())}, "cells": [\n{lines}\n]}}\n'
+    content = {"versions": versions(), "cells": sorted(cells, key=key)}
+    lines = ",\n".join(map(json.dumps, content["cells"]))
+    head = f'"versions": {json.dumps(content["versions"])}, "{CHECKSUM}": "{checksum(content)}"'
+    text = f'{{{head}, "cells": [\n{lines}\n]}}\n'
     write_whole(path, lambda temporary: temporary.write_text(text))
 
 
 def read_cells(args: argparse.Namespace, path: Path) -> list[Cell]:
     """Those that are there; a ValueError where the folder is another's, or its cells are not to be gone on with."""
-    if not args.out.exists() or (args.out.is_dir() and not any(args.out.iterdir())):
+    if not args.out.exists() or (args.out.is_dir() and all(file.name == ".lock" for file in args.out.iterdir())):
         if args.resume:
             raise ValueError(f"--resume: {args.out} holds no cells; leave --resume out to start")
         return []
@@ -132,9 +141,9 @@ def read_cells(args: argparse.Namespace, path: Path) -> list[Cell]:
     if not args.resume:
         raise ValueError(f"--out {args.out} holds cells; add --resume or --overwrite, or choose another folder")
     try:
-        return list(json.loads(path.read_text())["cells"])
+        return list(read_json(path)["cells"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no cells of this script; choose another folder") from error
+        raise ValueError(f"{path} holds no cells of this script ({error}); choose another folder") from error
 
 
 # The data

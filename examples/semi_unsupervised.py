@@ -71,27 +71,26 @@ def run(args: argparse.Namespace) -> None:
     recipe = choose(args, task)
     torch.manual_seed(task.seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin_run(objective, recipe, task, fitting, output)
+    with begin_run(objective, recipe, task, fitting, output):
+        # Fit. The bound on the validation rows chooses the epoch, as it needs no label.
+        history = train(objective, task, fitting, output, monitor="unlabelled")
 
-    # Fit. The bound on the validation rows chooses the epoch, as it needs no label.
-    history = train(objective, task, fitting, output, monitor="unlabelled")
+        # Measure: q(y | x), averaged over draws of a where there is one.
+        classifier = partial(objective.guide.classify, num_samples=args.test_samples)
+        torch.manual_seed(task.seed)
+        measured = measure(classifier, task)
+        measured["baseline_accuracy"] = (
+            labels_alone(task, recipe, fitting) if task.num_labels else measured["kmeans_accuracy"]
+        )
+        measured["bound"] = measure_bound(objective, task)
+        measured["classes_used"] = classes_used(classifier, task.x_unlabelled)
+        summary = write_summary(recipe, task, fitting, output, history, measured)
 
-    # Measure: q(y | x), averaged over draws of a where there is one.
-    classifier = partial(objective.guide.classify, num_samples=args.test_samples)
-    torch.manual_seed(task.seed)
-    measured = measure(classifier, task)
-    measured["baseline_accuracy"] = (
-        labels_alone(task, recipe, fitting) if task.num_labels else measured["kmeans_accuracy"]
-    )
-    measured["bound"] = measure_bound(objective, task)
-    measured["classes_used"] = classes_used(classifier, task.x_unlabelled)
-    summary = write_summary(recipe, task, fitting, output, history, measured)
-
-    # Tell, and draw.
-    tell(recipe, task, output, summary)
-    if output.figures:
-        save_figures(output.folder, figures(objective, recipe, task, history, classifier))
-    print_files(output, recipe.paper)
+        # Tell, and draw.
+        tell(recipe, task, output, summary)
+        if output.figures:
+            save_figures(output.folder, figures(objective, recipe, task, history, classifier))
+        print_files(output, recipe.paper)
 
 
 def choose(args: argparse.Namespace, task: Task) -> Recipe:

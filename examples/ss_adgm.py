@@ -72,34 +72,34 @@ def run(args: argparse.Namespace) -> None:
     recipe = choose(args, task)
     torch.manual_seed(task.seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin_run(objective, recipe, task, fitting, output)
-    untrained = new_baseline(args, objective, task)
+    with begin_run(objective, recipe, task, fitting, output):
+        untrained = new_baseline(args, objective, task)
 
-    # Fit, and train the classifier of the labels alone.
-    history = train(objective, task, fitting, output)
-    baseline = train_on_labels(untrained, task, learning_rate=fitting.learning_rate, device=fitting.device)
+        # Fit, and train the classifier of the labels alone.
+        history = train(objective, task, fitting, output)
+        baseline = train_on_labels(untrained, task, learning_rate=fitting.learning_rate, device=fitting.device)
 
-    # Measure: the classifier is averaged over more draws of a than in training.
-    classifier = partial(objective.guide.classify, num_samples=args.test_samples)
-    torch.manual_seed(task.seed)
-    measured = {
-        "test_accuracy": accuracy(classifier, test.x, test.y),
-        "baseline_accuracy": accuracy(baseline, test.x, test.y),
-        "bound": measure_bound(objective, task),
-        "classes_used": classes_used(classifier, task.x_unlabelled),
-    }
-    summary = write_summary(recipe, task, fitting, output, history, measured)
+        # Measure: the classifier is averaged over more draws of a than in training.
+        classifier = partial(objective.guide.classify, num_samples=args.test_samples)
+        torch.manual_seed(task.seed)
+        measured = {
+            "test_accuracy": accuracy(classifier, test.x, test.y),
+            "baseline_accuracy": accuracy(baseline, test.x, test.y),
+            "bound": measure_bound(objective, task),
+            "classes_used": classes_used(classifier, task.x_unlabelled),
+        }
+        summary = write_summary(recipe, task, fitting, output, history, measured)
 
-    # Tell, and draw.
-    alike = "the same classifier" if args.form == "deterministic" else "a classifier with the same layers"
-    print_table(output, "test accuracy", {
-        f"{recipe.title}, {task.num_labels} labels and the unlabelled rows": summary["test_accuracy"],
-        f"{alike}, {task.num_labels} labels alone": summary["baseline_accuracy"],
-    })  # fmt: skip
-    tell_details(output, recipe, task, summary)
-    if output.figures:
-        save_figures(output.folder, figures(objective, recipe, task, history, classifier))
-    print_files(output, recipe.paper)
+        # Tell, and draw.
+        alike = "the same classifier" if args.form == "deterministic" else "a classifier with the same layers"
+        print_table(output, "test accuracy", {
+            f"{recipe.title}, {task.num_labels} labels and the unlabelled rows": summary["test_accuracy"],
+            f"{alike}, {task.num_labels} labels alone": summary["baseline_accuracy"],
+        })  # fmt: skip
+        tell_details(output, recipe, task, summary)
+        if output.figures:
+            save_figures(output.folder, figures(objective, recipe, task, history, classifier))
+        print_files(output, recipe.paper)
 
 
 def choose(args: argparse.Namespace, task: Task) -> Recipe:

@@ -66,38 +66,38 @@ def run(args: argparse.Namespace) -> None:
     recipe = choose(args, task)
     torch.manual_seed(task.seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin_run(objective, recipe, task, fitting, output)
-    untrained = CategoricalNet((task.x_dim,), task.y_dim, hidden=args.hidden, activation=args.activation)
+    with begin_run(objective, recipe, task, fitting, output):
+        untrained = CategoricalNet((task.x_dim,), task.y_dim, hidden=args.hidden, activation=args.activation)
 
-    # Fit, and train the classifier of the labels alone.
-    history = train(objective, task, fitting, output)
-    baseline = train_on_labels(untrained, task, learning_rate=fitting.learning_rate, device=fitting.device)
+        # Fit, and train the classifier of the labels alone.
+        history = train(objective, task, fitting, output)
+        baseline = train_on_labels(untrained, task, learning_rate=fitting.learning_rate, device=fitting.device)
 
-    # Measure both classifiers of CaGeM: q(y | x) of the guide, and p(y | x), which the paper reports.
-    p_y = cascade(objective.model, objective.guide, args.test_samples)
-    q_y = partial(objective.guide.classify, num_samples=args.test_samples)
-    torch.manual_seed(task.seed)
-    test_accuracy_q = accuracy(q_y, test.x, test.y)
-    torch.manual_seed(task.seed)
-    measured = {
-        "test_accuracy": accuracy(p_y, test.x, test.y),
-        "test_accuracy_q": test_accuracy_q,
-        "baseline_accuracy": accuracy(baseline, test.x, test.y),
-        "bound": measure_bound(objective, task),
-        "classes_used": classes_used(p_y, task.x_unlabelled),
-    }
-    summary = write_summary(recipe, task, fitting, output, history, measured)
+        # Measure both classifiers of CaGeM: q(y | x) of the guide, and p(y | x), which the paper reports.
+        p_y = cascade(objective.model, objective.guide, args.test_samples)
+        q_y = partial(objective.guide.classify, num_samples=args.test_samples)
+        torch.manual_seed(task.seed)
+        test_accuracy_q = accuracy(q_y, test.x, test.y)
+        torch.manual_seed(task.seed)
+        measured = {
+            "test_accuracy": accuracy(p_y, test.x, test.y),
+            "test_accuracy_q": test_accuracy_q,
+            "baseline_accuracy": accuracy(baseline, test.x, test.y),
+            "bound": measure_bound(objective, task),
+            "classes_used": classes_used(p_y, task.x_unlabelled),
+        }
+        summary = write_summary(recipe, task, fitting, output, history, measured)
 
-    # Tell, and draw.
-    print_table(output, "test accuracy", {
-        f"CaGeM, {task.num_labels} labels and the unlabelled rows": summary["test_accuracy"],
-        "    by q(y|x)": summary["test_accuracy_q"],
-        f"a classifier with the same layers, {task.num_labels} labels alone": summary["baseline_accuracy"],
-    })  # fmt: skip
-    tell_details(output, recipe, task, summary)
-    if output.figures:
-        save_figures(output.folder, figures(objective, recipe, task, history, p_y))
-    print_files(output, recipe.paper)
+        # Tell, and draw.
+        print_table(output, "test accuracy", {
+            f"CaGeM, {task.num_labels} labels and the unlabelled rows": summary["test_accuracy"],
+            "    by q(y|x)": summary["test_accuracy_q"],
+            f"a classifier with the same layers, {task.num_labels} labels alone": summary["baseline_accuracy"],
+        })  # fmt: skip
+        tell_details(output, recipe, task, summary)
+        if output.figures:
+            save_figures(output.folder, figures(objective, recipe, task, history, p_y))
+        print_files(output, recipe.paper)
 
 
 def choose(args: argparse.Namespace, task: Task) -> Recipe:

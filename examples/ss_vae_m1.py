@@ -60,34 +60,33 @@ def learn(task: Task, recipe: Recipe, fitting: Fitting, output: Output, classifi
     # Model p(x, z), guide q(z | x), and the bound that both are trained on.
     torch.manual_seed(task.seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin_run(objective, recipe, task, fitting, output)
+    with begin_run(objective, recipe, task, fitting, output):
+        # Fit. No label is read: the bound on the validation rows chooses the epoch.
+        history = train(objective, task, fitting, output, monitor="unlabelled")
 
-    # Fit. No label is read: the bound on the validation rows chooses the epoch.
-    history = train(objective, task, fitting, output, monitor="unlabelled")
+        # Measure: the classifier learns from features, which are posterior means, and its baseline from the rows.
+        torch.manual_seed(task.seed)
+        with torch.no_grad():
+            features, test_features = (objective.guide.encode(x) for x in (train_x, test_x))
+        outside = bool((train_x < 0).any() or (train_x > 1).any())
+        measured = {
+            "classifier": classifier,
+            "test_accuracy": classifier_accuracy(classifier, task, features, test_features, standardised=False),
+            "baseline_accuracy": classifier_accuracy(classifier, task, train_x, test_x, standardised=outside),
+            "bound": measure_bound(objective, task),
+            "active_units": active_units(objective.guide, test_x),
+        }
+        summary = write_summary(recipe, task, fitting, output, history, measured)
 
-    # Measure: the classifier learns from features, which are posterior means, and its baseline from the rows.
-    torch.manual_seed(task.seed)
-    with torch.no_grad():
-        features, test_features = (objective.guide.encode(x) for x in (train_x, test_x))
-    outside = bool((train_x < 0).any() or (train_x > 1).any())
-    measured = {
-        "classifier": classifier,
-        "test_accuracy": classifier_accuracy(classifier, task, features, test_features, standardised=False),
-        "baseline_accuracy": classifier_accuracy(classifier, task, train_x, test_x, standardised=outside),
-        "bound": measure_bound(objective, task),
-        "active_units": active_units(objective.guide, test_x),
-    }
-    summary = write_summary(recipe, task, fitting, output, history, measured)
-
-    # Tell, and draw.
-    print_table(output, "test accuracy", {
-        f"M1, {classifier} on the features of {task.num_labels} labelled rows": summary["test_accuracy"],
-        f"the same classifier on the {task.num_labels} rows themselves": summary["baseline_accuracy"],
-    })  # fmt: skip
-    tell_bound(output, summary)
-    if output.figures:
-        save_figures(output.folder, figures(objective, recipe, task, history))
-    print_files(output, recipe.paper)
+        # Tell, and draw.
+        print_table(output, "test accuracy", {
+            f"M1, {classifier} on the features of {task.num_labels} labelled rows": summary["test_accuracy"],
+            f"the same classifier on the {task.num_labels} rows themselves": summary["baseline_accuracy"],
+        })  # fmt: skip
+        tell_bound(output, summary)
+        if output.figures:
+            save_figures(output.folder, figures(objective, recipe, task, history))
+        print_files(output, recipe.paper)
 
 
 def classifier_accuracy(name: str, task: Task, train_x: Tensor, test_x: Tensor, *, standardised: bool) -> float:

@@ -67,35 +67,35 @@ def run(args: argparse.Namespace) -> None:
     recipe = Recipe("m1-m2", "M1+M2", build)
     torch.manual_seed(task.seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin_run(objective, recipe, task, fitting, output)
-    untrained = copy.deepcopy(objective.guide.q_y)
+    with begin_run(objective, recipe, task, fitting, output):
+        untrained = copy.deepcopy(objective.guide.q_y)
 
-    # Fit, and train the classifier of the labels alone.
-    history = train(objective, task, fitting, output)
-    baseline = train_on_labels(untrained, task, learning_rate=fitting.learning_rate, device=fitting.device)
+        # Fit, and train the classifier of the labels alone.
+        history = train(objective, task, fitting, output)
+        baseline = train_on_labels(untrained, task, learning_rate=fitting.learning_rate, device=fitting.device)
 
-    # Measure.
-    torch.manual_seed(task.seed)
-    measured = {
-        "test_accuracy": accuracy(objective.guide.classify, test.x, test.y),
-        "baseline_accuracy": accuracy(baseline, test.x, test.y),
-        "bound": measure_bound(objective, task),
-        "classes_used": classes_used(objective.guide.classify, task.x_unlabelled),
-        "features": kept.tolist(),
-        "bound_of": "the features, which compares with no other run's",
-    }
-    summary = write_summary(recipe, task, fitting, output, history, measured)
+        # Measure.
+        torch.manual_seed(task.seed)
+        measured = {
+            "test_accuracy": accuracy(objective.guide.classify, test.x, test.y),
+            "baseline_accuracy": accuracy(baseline, test.x, test.y),
+            "bound": measure_bound(objective, task),
+            "classes_used": classes_used(objective.guide.classify, task.x_unlabelled),
+            "features": kept.tolist(),
+            "bound_of": "the features, which compares with no other run's",
+        }
+        summary = write_summary(recipe, task, fitting, output, history, measured)
 
-    # Tell, and draw.
-    print_table(output, "test accuracy", {
-        f"M1+M2, {task.num_labels} labels and the unlabelled rows": summary["test_accuracy"],
-        f"the same classifier, {task.num_labels} labels alone": summary["baseline_accuracy"],
-    })  # fmt: skip
-    tell_details(output, recipe, task, summary)
-    if output.figures:
-        drawn = figures(objective, task, history)
-        save_figures(output.folder, drawn | {"class_samples": class_samples(m1, objective, pixels, kept)})
-    print_files(output, recipe.paper)
+        # Tell, and draw.
+        print_table(output, "test accuracy", {
+            f"M1+M2, {task.num_labels} labels and the unlabelled rows": summary["test_accuracy"],
+            f"the same classifier, {task.num_labels} labels alone": summary["baseline_accuracy"],
+        })  # fmt: skip
+        tell_details(output, recipe, task, summary)
+        if output.figures:
+            drawn = figures(objective, task, history)
+            save_figures(output.folder, drawn | {"class_samples": class_samples(m1, objective, pixels, kept)})
+        print_files(output, recipe.paper)
 
 
 def check(args: argparse.Namespace, task: Task, output: Output) -> None:

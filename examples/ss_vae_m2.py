@@ -57,37 +57,36 @@ def run(args: argparse.Namespace) -> None:
     objective = PAPERS[recipe.paper].build(**recipe.build)
     start_from(args.start_from, objective)
     untrained = copy.deepcopy(objective.guide.q_y)
-    begin_run(objective, recipe, task, fitting, output)
+    with begin_run(objective, recipe, task, fitting, output):
+        # Fit, with a checkpoint every epoch; the objective ends with the weights of the best one.
+        history = fit(
+            objective, task.batches, validation=(validation.x, validation.y),
+            validation_bound_x=task.bound_x(validation.x), monitor="accuracy", restore_best=True, out=output.folder,
+            resume=output.resume, **fitting.keywords, **progress(fitting, quiet=output.quiet),
+        )  # fmt: skip
 
-    # Fit, with a checkpoint every epoch; the objective ends with the weights of the best one.
-    history = fit(
-        objective, task.batches, validation=(validation.x, validation.y),
-        validation_bound_x=task.bound_x(validation.x), monitor="accuracy", restore_best=True, out=output.folder,
-        resume=output.resume, **fitting.keywords, **progress(fitting, quiet=output.quiet),
-    )  # fmt: skip
+        # The baseline: the same classifier q(y | x), which learns from the labelled rows alone.
+        baseline = train_on_labels(untrained, task, learning_rate=fitting.learning_rate, device=fitting.device)
 
-    # The baseline: the same classifier q(y | x), which learns from the labelled rows alone.
-    baseline = train_on_labels(untrained, task, learning_rate=fitting.learning_rate, device=fitting.device)
+        # Measure on the test rows, which nothing above has read.
+        torch.manual_seed(task.seed)
+        measured = {
+            "test_accuracy": accuracy(objective.guide.classify, test.x, test.y),
+            "baseline_accuracy": accuracy(baseline, test.x, test.y),
+            "bound": evaluate(objective, test.x, bound_x=task.bound_x(test.x))["unlabelled"],
+            "classes_used": classes_used(objective.guide.classify, task.x_unlabelled),
+        }
+        summary = write_summary(recipe, task, fitting, output, history, measured)
 
-    # Measure on the test rows, which nothing above has read.
-    torch.manual_seed(task.seed)
-    measured = {
-        "test_accuracy": accuracy(objective.guide.classify, test.x, test.y),
-        "baseline_accuracy": accuracy(baseline, test.x, test.y),
-        "bound": evaluate(objective, test.x, bound_x=task.bound_x(test.x))["unlabelled"],
-        "classes_used": classes_used(objective.guide.classify, task.x_unlabelled),
-    }
-    summary = write_summary(recipe, task, fitting, output, history, measured)
-
-    # Tell, and draw.
-    print_table(output, "test accuracy", {
-        f"{recipe.title}, {task.num_labels} labels and the unlabelled rows": summary["test_accuracy"],
-        f"the same classifier, {task.num_labels} labels alone": summary["baseline_accuracy"],
-    })  # fmt: skip
-    tell_details(output, recipe, task, summary)
-    if output.figures:
-        save_figures(output.folder, figures(objective, task, history))
-    print_files(output, recipe.paper)
+        # Tell, and draw.
+        print_table(output, "test accuracy", {
+            f"{recipe.title}, {task.num_labels} labels and the unlabelled rows": summary["test_accuracy"],
+            f"the same classifier, {task.num_labels} labels alone": summary["baseline_accuracy"],
+        })  # fmt: skip
+        tell_details(output, recipe, task, summary)
+        if output.figures:
+            save_figures(output.folder, figures(objective, task, history))
+        print_files(output, recipe.paper)
 
 
 def choose(args: argparse.Namespace, task: Task) -> Recipe:

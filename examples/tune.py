@@ -26,6 +26,7 @@ from experiments.base import arguments
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter
 from optuna.trial import FrozenTrial, Trial, TrialState
+from semipyro.files import write_json
 from semipyro.inference import check_fit_settings, fit
 from semipyro.papers import PAPERS
 from semipyro.plots.common import new_figure
@@ -34,7 +35,6 @@ from shared.command import Help, Parser, command, count, say
 from shared.figures import save_figures
 from shared.fitting import Fitting
 from shared.flags import add_data_flags, add_device_flags
-from shared.run_folder import write_json
 from shared.task import Task, make_task, read_data
 from shared.training import rehearse
 from tqdm import tqdm
@@ -208,7 +208,7 @@ def tell(args: argparse.Namespace, study: optuna.Study) -> None:
         say(f"  {trial.value:.1%}  {found}", quiet=args.quiet)
     best = study.best_trial
     words = training_command(args, best)
-    write_json({"validation_accuracy": best.value, "settings": best.params, "command": words}, args.out / "best.json")
+    write_json(args.out / "best.json", {"validation_accuracy": best.value, "settings": best.params, "command": words})
     save_figures(args.out, figures(study))
     say(f"The figure and best.json are in {args.out}. To train with the best and measure on test rows:\n\n  {words}",
         quiet=args.quiet)  # fmt: skip

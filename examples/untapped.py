@@ -115,32 +115,31 @@ def learn(args: argparse.Namespace) -> Learnt:
     recipe = Recipe("untapped", "untapped", settings(args, task))
     torch.manual_seed(task.seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin_run(objective, recipe, task, fitting, output)
+    with begin_run(objective, recipe, task, fitting, output):
+        # Fit, and fit M2 beside it, on the same batches; read what each dimension of y stands for.
+        same = replace(task, batches=copy.deepcopy(task.batches))
+        history = train(objective, task, fitting, output, monitor="unlabelled")
+        m2 = train_m2(recipe, same, fitting, output)
+        found, found_m2 = (extract(each, task) for each in (objective, m2))
 
-    # Fit, and fit M2 beside it, on the same batches; read what each dimension of y stands for.
-    same = replace(task, batches=copy.deepcopy(task.batches))
-    history = train(objective, task, fitting, output, monitor="unlabelled")
-    m2 = train_m2(recipe, same, fitting, output)
-    found, found_m2 = (extract(each, task) for each in (objective, m2))
+        # The baseline: a classifier that learns from the labelled rows alone.
+        torch.manual_seed(task.seed)
+        baseline = CategoricalNet((task.x_dim,), task.y_dim, **BASELINE)
+        train_on_labels(baseline, task, learning_rate=1e-3, device=fitting.device)
 
-    # The baseline: a classifier that learns from the labelled rows alone.
-    torch.manual_seed(task.seed)
-    baseline = CategoricalNet((task.x_dim,), task.y_dim, **BASELINE)
-    train_on_labels(baseline, task, learning_rate=1e-3, device=fitting.device)
-
-    # Measure.
-    measured = {
-        "hidden_classes": list(task.hidden),
-        **{f"test_{name}": value for name, value in measure(objective, task, found.dimensions).items()},
-        **{f"m2_{name}": value for name, value in measure(m2, task, found_m2.dimensions).items()},
-        "read": found.read.tolist(),
-        "m2_read": found_m2.read.tolist(),
-        "baseline_accuracy": accuracy(baseline, test.x, test.y),
-        "bound": measure_bound(objective, task),
-        "classes_used": classes_used(objective.guide.classify, task.x_unlabelled),
-    }
-    summary = write_summary(recipe, task, fitting, output, history, measured)
-    return Learnt(task, output, objective, history, found, found_m2, summary)
+        # Measure.
+        measured = {
+            "hidden_classes": list(task.hidden),
+            **{f"test_{name}": value for name, value in measure(objective, task, found.dimensions).items()},
+            **{f"m2_{name}": value for name, value in measure(m2, task, found_m2.dimensions).items()},
+            "read": found.read.tolist(),
+            "m2_read": found_m2.read.tolist(),
+            "baseline_accuracy": accuracy(baseline, test.x, test.y),
+            "bound": measure_bound(objective, task),
+            "classes_used": classes_used(objective.guide.classify, task.x_unlabelled),
+        }
+        summary = write_summary(recipe, task, fitting, output, history, measured)
+        return Learnt(task, output, objective, history, found, found_m2, summary)
 
 
 def settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """What an experiment is: named cells, each a pure function of its settings and seed, and the published numbers."""
 
-import csv
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,7 +8,9 @@ from statistics import mean
 from typing import Any
 
 from matplotlib.figure import Figure
+from semipyro.files import read_json
 from semipyro.inference import Objective
+from semipyro.inference.training.checkpoint import read_checkpoint
 from shared.run_folder import load_run
 
 Settings = dict[str, Any]
@@ -197,17 +197,16 @@ def parsed(settings: Settings, seed: int, folder: Path, *, figures: bool = False
 
 
 def read_run(folder: Path) -> Metrics:
-    """What summary.json and metrics.csv of a run tell."""
-    summary = json.loads((folder / "summary.json").read_text())
+    """What summary.json and the last checkpoint of a run tell."""
+    summary = read_json(folder / "summary.json")
     told = ("paper", "data", "seed", "precision", "versions", "map")
     return {name: value for name, value in summary.items() if name not in told} | {"curves": read_curves(folder)}
 
 
 def read_curves(folder: Path) -> dict[str, list[float]]:
     """What a run measured after each epoch."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [round(float(row[name]), 4) for row in rows] for name in CURVES if name in rows[0]}
+    rows = read_checkpoint(folder / "checkpoints" / "last.ckpt")["history"]
+    return {name: [round(row[name], 4) for row in rows] for name in CURVES if name in rows[0]}
 
 
 def means(at: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:

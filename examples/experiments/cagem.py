@@ -72,24 +72,24 @@ def measure_likelihood(settings: Settings, seed: int, folder: Path) -> Metrics:
     recipe = ss_cagem.choose(args, task)
     torch.manual_seed(seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin_run(objective, recipe, task, fitting, output)
-    history = train(objective, task, fitting, output, monitor="unlabelled")
-    torch.manual_seed(seed)
-    x, model, guide = task.test_x(settings["rows"]), objective.model, objective.guide
-    objective.to(computing_device(fitting.device))  # 500 draws and more of each row
-    draws = {1: evaluate(objective, x)["unlabelled"]}
-    draws |= {n: float(log_likelihood(model, guide, x, num_samples=n).mean()) for n in (10, settings["draws"])}
-    classifier, test = cascade(model, guide, args.test_samples), task.dataset.test
-    labelled = {"test_accuracy": accuracy(classifier, test.x, test.y)} if task.num_labels else {}
-    return labelled | {
-        "bound": draws[1],
-        "bound_10": draws[10],
-        "bound_many": draws[settings["draws"]],
-        "kl_z2": float(unit_kl(model, guide, x, site="z2").sum()),
-        "curves": read_curves(folder),
-        "epochs": len(history),
-        "seconds": sum(row["seconds"] for row in history),
-    }
+    with begin_run(objective, recipe, task, fitting, output):
+        history = train(objective, task, fitting, output, monitor="unlabelled")
+        torch.manual_seed(seed)
+        x, model, guide = task.test_x(settings["rows"]), objective.model, objective.guide
+        objective.to(computing_device(fitting.device))  # 500 draws and more of each row
+        draws = {1: evaluate(objective, x)["unlabelled"]}
+        draws |= {n: float(log_likelihood(model, guide, x, num_samples=n).mean()) for n in (10, settings["draws"])}
+        classifier, test = cascade(model, guide, args.test_samples), task.dataset.test
+        labelled = {"test_accuracy": accuracy(classifier, test.x, test.y)} if task.num_labels else {}
+        return labelled | {
+            "bound": draws[1],
+            "bound_10": draws[10],
+            "bound_many": draws[settings["draws"]],
+            "kl_z2": float(unit_kl(model, guide, x, site="z2").sum()),
+            "curves": read_curves(folder),
+            "epochs": len(history),
+            "seconds": sum(row["seconds"] for row in history),
+        }
 
 
 def draw_bounds(records: list[Record]) -> dict[str, Figure]:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from semipyro.files import write_whole
+from semipyro.files import write_json, write_whole
 from semipyro.inference.training.precision import network_precision
-from shared.run_folder import write_json
 from shared.summary import versions
 
 from .base import Cell, Experiment, Record, Settings
@@ -57,7 +56,7 @@ def keep(record: Record, cell: Cell, results: Path) -> None:
     """Writes the file, whole, unless there is one already."""
     path = cell.path(results)
     if not path.exists():
-        write_json(record, path)
+        write_json(path, record)
 
 
 def keep_pictures(experiment: Experiment, cell: Cell, folder: Path, results: Path) -> None:

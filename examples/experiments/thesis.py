@@ -317,22 +317,22 @@ def measure_selection(settings: Settings, seed: int, folder: Path) -> Metrics:
     recipe = ss_vae_m2.choose(args, task)
     torch.manual_seed(seed)
     objective = PAPERS[recipe.paper].build(**recipe.build)
-    begin_run(objective, recipe, task, fitting, output)
-    lowest = folder / "lowest.pt"
+    with begin_run(objective, recipe, task, fitting, output):
+        lowest = folder / "lowest.pt"
 
-    def keep(row: dict[str, float]) -> None:
-        if not lowest.exists() or row["loss"] < torch.load(lowest)["loss"]:
-            found = {"loss": row["loss"], "weights": objective.state_dict()}
-            write_whole(lowest, lambda temporary: torch.save(found, temporary))
+        def keep(row: dict[str, float]) -> None:
+            if not lowest.exists() or row["loss"] < torch.load(lowest)["loss"]:
+                found = {"loss": row["loss"], "weights": objective.state_dict()}
+                write_whole(lowest, lambda temporary: torch.save(found, temporary))
 
-    history = train(objective, task, fitting, output, report=keep)
-    test = task.dataset.test
-    found = {"test_accuracy": accuracy(objective.guide.classify, test.x, test.y)}
-    objective.load_state_dict(torch.load(lowest)["weights"])
-    found["test_accuracy_loss"] = accuracy(objective.guide.classify, test.x, test.y)
-    found["best_epoch"] = max(history, key=lambda row: row["validation_accuracy"])["epoch"]
-    found["lowest_epoch"] = min(history, key=lambda row: row["loss"])["epoch"]
-    return found | {"epochs": len(history), "seconds": sum(row["seconds"] for row in history)}
+        history = train(objective, task, fitting, output, report=keep)
+        test = task.dataset.test
+        found = {"test_accuracy": accuracy(objective.guide.classify, test.x, test.y)}
+        objective.load_state_dict(torch.load(lowest)["weights"])
+        found["test_accuracy_loss"] = accuracy(objective.guide.classify, test.x, test.y)
+        found["best_epoch"] = max(history, key=lambda row: row["validation_accuracy"])["epoch"]
+        found["lowest_epoch"] = min(history, key=lambda row: row["loss"])["epoch"]
+        return found | {"epochs": len(history), "seconds": sum(row["seconds"] for row in history)}
 
 
 def draw_selection(records: list[Record]) -> dict[str, Figure]:

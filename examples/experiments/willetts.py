@@ -1,11 +1,11 @@
 """Semi-unsupervised learning with deep generative models (Willetts et al., 2019), arXiv:1901.08560."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from semipyro.data import binarize, load
+from semipyro.files import read_json
 from semipyro.inference import Objective, unit_kl
 
 from .base import Claim, Experiment, Metrics, Number, Settings, budgeted, run_script, script
@@ -94,7 +94,7 @@ def measure(settings: Settings, seed: int, folder: Path) -> Metrics:
 
     def after(objective: Objective, folder: Path) -> Metrics:
         torch.manual_seed(seed)
-        x = binarize(load(json.loads((folder / "settings.json").read_text())["data"]).test.x[:ROWS], seed=0)
+        x = binarize(load(read_json(folder / "settings.json")["data"]).test.x[:ROWS], seed=0)
         units = unit_kl(objective.model, objective.guide, x)
         return {"active_z": int((units > 0.01).sum())}
 

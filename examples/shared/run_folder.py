@@ -1,15 +1,16 @@
 """The folder of a run: what may be written there, its settings.json, and the model that is read from it."""
 
 import argparse
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semipyro.files import write_whole
+from semipyro.files import hold, read_json, write_json
 from semipyro.inference import Objective, load_weights
 from semipyro.inference.training.checkpoint import differences, read_checkpoint
+from semipyro.inference.training.fit import LOCK
 from semipyro.papers import PAPERS
 
 from .fitting import Fitting
@@ -18,7 +19,8 @@ from .task import Task
 
 # flags that say where a run goes and how it looks, not what it computes
 RUN_FLAGS = ("name", "usual_scale", "out", "resume", "overwrite", "figures", "quiet")
-TRAINING = ("checkpoints/*.ckpt", "checkpoints/.*.partial", "metrics.csv")  # what `fit` writes
+LOCKS = (".lock", LOCK)  # of this script and of `fit`: empty files, and of nobody where no process holds them
+TRAINING = ("checkpoints/*.ckpt", "checkpoints/.*.partial", "metrics.csv", LOCK)  # what `fit` writes
 RUN_FILES = (  # the settings last: as long as they are there, the folder is known to be a run's
     "figures/*.png",
     "figures/.*.partial",
@@ -64,21 +66,31 @@ def folder_of_form(args: argparse.Namespace, form: str, usual: str) -> Path:
     return Path(args.out)
 
 
+@contextmanager
 def prepare_folder(
     output: Output, recipe: Recipe, task: Task, fitting: Fitting, *, free: Collection[str] = ("epochs",)
-) -> None:
+) -> Iterator[None]:
     """Makes the folder of this run, which is new, or that of a run to overwrite or to resume, and writes settings.json.
 
-    Settings in `free` may differ from those of the run to resume. Whatever is refused is refused before anything is
-    written or deleted.
+    The folder is this process' alone until the block ends. Settings in `free` may differ from those of the run to
+    resume. Whatever is refused is refused before anything is written or deleted, the lock too.
     """
     path, settings = output.folder / "settings.json", settings_of(output, recipe, task, fitting)
-    old = check_folder(output)
-    if output.resume:
-        compare_settings(settings, path, free)
-        check_epochs(output.folder, fitting.epochs)
-    delete(output.folder, old)
-    write_json(settings, path)
+
+    def check() -> list[Path]:
+        old = check_folder(output)
+        if output.resume:
+            compare_settings(settings, path, free)
+            check_epochs(output.folder, fitting.epochs)
+        return old
+
+    check()
+    with hold(output.folder):
+        old = check()  # again, of what no other process changes now
+        with hold(output.folder, LOCK):  # of a `fit` that was called without a script
+            delete(output.folder, old)
+        write_json(path, settings)
+        yield
 
 
 def settings_of(output: Output, recipe: Recipe, task: Task, fitting: Fitting) -> dict[str, Any]:
@@ -99,7 +111,7 @@ def check_folder(output: Output) -> list[Path]:
         if not path.exists():
             raise ValueError(f"--resume: {folder} holds no run; leave --resume out to start one")
         return []
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or all(file.name in LOCKS for file in folder.iterdir()):
         return []
     if not path.exists():
         raise ValueError(f"--out {folder} holds files that are not a run's; choose another folder")
@@ -125,10 +137,10 @@ def delete(folder: Path, files: list[Path]) -> None:
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings of a run, those of its `build` among the others; a ValueError where the file is not a run's."""
     try:
-        saved = json.loads(path.read_text())
-    except ValueError:
-        saved = None
-    if not isinstance(saved, dict) or "paper" not in saved:
+        saved = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is not the settings file of a run ({error}); choose another folder") from error
+    if not isinstance(saved.get("paper"), str) or not isinstance(saved.get("build", {}), dict):
         raise ValueError(f"{path} is not the settings file of a run; choose another folder")
     return flat(saved)
 
@@ -155,12 +167,7 @@ def check_epochs(folder: Path, epochs: int) -> None:
 
 def load_run(folder: Path) -> Objective:
     """The objective that a script trained, with the weights of its best epoch."""
-    settings = json.loads((folder / "settings.json").read_text())
+    settings = read_json(folder / "settings.json")
     objective = PAPERS[settings["paper"]].build(**settings["build"])
     load_weights(objective, folder / "checkpoints" / "best.ckpt")
     return objective.eval()
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Writes a JSON file whole or not at all."""
-    write_whole(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))

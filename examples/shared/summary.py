@@ -5,12 +5,13 @@ from importlib.metadata import version
 from typing import Any
 
 import semipyro
+from semipyro.files import write_json
 from semipyro.inference import Objective, evaluate
 from semipyro.inference.training.precision import network_precision
 
 from .fitting import Fitting
 from .recipe import Recipe
-from .run_folder import Output, write_json
+from .run_folder import Output
 from .task import Task
 
 
@@ -45,7 +46,7 @@ def write_summary(
         **measured,
         "versions": versions(),
     }
-    write_json(summary, output.folder / "summary.json")
+    write_json(output.folder / "summary.json", summary)
     return summary
 
 

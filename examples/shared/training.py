@@ -2,7 +2,8 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,15 +17,19 @@ from .run_folder import Output, prepare_folder
 from .task import Task
 
 
-def begin_run(objective: Objective, recipe: Recipe, task: Task, fitting: Fitting, output: Output) -> None:
+@contextmanager
+def begin_run(objective: Objective, recipe: Recipe, task: Task, fitting: Fitting, output: Output) -> Iterator[None]:
     """Evaluates two rows, makes the folder of the run with its settings.json, and says what will be trained.
+
+    Until the block ends, no other process gets into the folder.
 
     Raises:
         ValueError: data that the networks cannot take, or a folder that cannot be this run's; nothing is written then.
     """
     rehearse(objective, task)
-    prepare_folder(output, recipe, task, fitting)
-    announce(recipe.title, task, fitting, output)
+    with prepare_folder(output, recipe, task, fitting):
+        announce(recipe.title, task, fitting, output)
+        yield
 
 
 def rehearse(objective: Objective, task: Task) -> None:

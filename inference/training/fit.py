@@ -201,13 +201,18 @@ def _folder(out: str | Path | None, resume: bool, *, alone: bool, keep: bool, st
 
 def _claim(out: Path, resume: bool, stack: ExitStack) -> None:
     """Holds the folder, refuses another run's files in it, and removes what a killed process had half written."""
+    _check_unused(out, resume)
     if _is_the_first():
         stack.enter_context(hold(out, LOCK))
+    _check_unused(out, resume)  # again, of what no other process changes now
+    for unfinished in (*out.glob(".metrics.csv.*.partial"), *out.glob("checkpoints/.*.partial")):
+        unfinished.unlink()
+
+
+def _check_unused(out: Path, resume: bool) -> None:
     used = [name for name in ("metrics.csv", "checkpoints") if (out / name).exists()]
     if used and not resume:
         raise ValueError(f"{out} holds another run's {' and '.join(used)}; pass resume=True or choose another folder")
-    for unfinished in (*out.glob(".metrics.csv.*.partial"), *out.glob("checkpoints/.*.partial")):
-        unfinished.unlink()
 
 
 def _is_the_first() -> bool:

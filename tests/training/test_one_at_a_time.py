@@ -8,7 +8,6 @@ import threading
 import pytest
 import torch
 from semipyro.inference import evaluate, fit, sample
-from semipyro.inference.training.fit import LOCK
 
 from helpers.processes import EPOCHS, race, started, train
 from helpers.training_runs import Line, comparable, line_batches, m2_run, weights
@@ -32,8 +31,9 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_numbers(tmp_path, tries, 
         folder = tmp_path / str(number)
         with started(train, folder, 1) as (process, connection):
             assert connection.recv() == "begins"
-            process.join(draw.uniform(0, seconds))
-            os.kill(process.pid, SIGNALS[number % 3])
+            process.join(draw.uniform(0, 0.8 * seconds))
+            if process.is_alive():
+                os.kill(process.pid, SIGNALS[number % 3])
             process.join(60)
             assert process.exitcode is not None
         objective, rows, held_out = m2_run()
@@ -70,7 +70,7 @@ def test_of_two_processes_in_one_folder_one_is_refused(tmp_path, tries, resume):
 def test_a_folder_is_free_again_after_an_error(tmp_path):
     with pytest.raises(ValueError, match="batches gave no batch"):
         fit(Line(), [], epochs=1, out=tmp_path, progress=False)
-    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+    assert list(tmp_path.iterdir()) == []
     assert len(fit(Line(), line_batches(), epochs=1, out=tmp_path, progress=False)) == 1
 
 
