@@ -32,9 +32,7 @@ def tensor(name: str, value: Any) -> Tensor:
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name} must be numbers in rows of one length, got {type(value).__name__}: {error}"
-        ) from error
+        raise ValueError(f"{name} must be an array of numbers, got {type(value).__name__}: {error}") from error
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise ValueError(f"{name} must be numbers, got an array of {array.dtype}; convert it first")
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
