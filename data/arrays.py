@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .checks import finite_rows, generator, labels
+from .checks import count_classes, finite_rows, first, generator, labels
 from .dataset import Dataset, Split
 from .files import read_npz
 from .splits import hold_out, three_way
@@ -16,8 +16,8 @@ from .splits import hold_out, three_way
 SEED = 0
 
 
-def from_npz(path: Path) -> Dataset:
-    """A data set from the arrays ``x``, ``y``, ``x_test`` and ``y_test`` of an archive (see ``load``)."""
+def from_npz(path: Path, num_classes: int | None = None) -> Dataset:
+    """A data set of K classes from the arrays ``x``, ``y``, ``x_test`` and ``y_test`` of an archive (see ``load``)."""
     arrays = read_npz(path, ("x", "y", "x_test", "y_test"))
     if "x" not in arrays:
         raise ValueError(f"{path} must hold an array 'x', got none; write it with numpy.savez(path, x=..., y=...)")
@@ -26,10 +26,11 @@ def from_npz(path: Path) -> Dataset:
     if "x_test" in arrays:
         test = Split(_rows(path, "x_test", arrays), _labels(path, "y_test", arrays))
         _check_test(path, arrays, test)
+        num_classes = _num_classes(path, torch.cat([y, test.y]), num_classes)
         parts = *hold_out(x, y, fraction=1 / 5, random=generator(SEED)), test
     else:
+        num_classes = _num_classes(path, y, num_classes)
         parts = three_way(x, y, seed=SEED)
-    num_classes = 1 + max(int(part.y.max()) for part in parts)
     return Dataset(path.stem, *parts, num_classes=num_classes, shape=arrays["x"].shape[1:])
 
 
@@ -53,6 +54,17 @@ def _check_test(path: Path, arrays: dict[str, NDArray[Any]], test: Split) -> Non
     unknown = int((test.y < 0).sum())
     if "y_test" in arrays and unknown:
         raise ValueError(f"{path}: y_test must give every row a class, got {unknown} of -1; move these rows to x")
+
+
+def _num_classes(path: Path, y: Tensor, num_classes: int | None) -> int:
+    """K; a ValueError where it is not given and a class below the largest has no row, or where it is out of reach."""
+    k = count_classes(f"{path}: y", y, num_classes)
+    if num_classes is None and (bare := sorted(set(range(k)) - set(y.tolist()))):
+        raise ValueError(
+            f"{path}: y must have rows of all classes from 0 to {k - 1}, got none of {first(bare)}; number the classes "
+            f"without gaps, or give load num_classes={k} if so meant"
+        )
+    return k
 
 
 def _rows(path: Path, key: str, arrays: dict[str, NDArray[Any]]) -> Tensor:

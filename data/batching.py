@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ..checks import check_counts
-from .checks import classes, generator, labels, matrix, probabilities
+from .checks import classes, count_classes, first, generator, labels, matrix, probabilities
 from .images import bernoulli
 
 Batch = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -148,7 +148,7 @@ def batches(
         transform: a function of the rows of every batch, such as a draw from distributions that the rows describe; its
             noise comes from PyTorch's global generator.
         seed: seed of the batches' own generator.
-        num_classes: K; the largest label plus one where not given.
+        num_classes: K; the largest label plus one where not given. At most N, or 1,000 where N is smaller.
         hidden_classes: the classes that are meant to have no label.
 
     Returns:
@@ -172,7 +172,7 @@ def batches(
     if not isinstance(given, Tensor):
         x = x.to(torch.get_default_dtype())  # NumPy's default is float64, that of networks float32
     y = torch.full((len(x),), -1) if y is None else labels("y", y, length=len(x))
-    k = _num_classes(y, num_classes)
+    k = count_classes("y", y, num_classes)
     hidden = classes("hidden_classes", hidden_classes, known=range(k))
     if n:
         _check_coverage(y, k, hidden)
@@ -199,16 +199,6 @@ def _fingerprint(x: Tensor, *others: Tensor) -> str:
     return digest.hexdigest()[:16]
 
 
-def _num_classes(y: Tensor, num_classes: int | None) -> int:
-    largest = int(y.max())
-    if num_classes is None:
-        return largest + 1
-    check_counts(0, num_classes=num_classes)
-    if largest >= num_classes:
-        raise ValueError(f"num_classes must be above {largest}, the largest class in y, got {num_classes!r}")
-    return int(num_classes)
-
-
 def _check_coverage(y: Tensor, num_classes: int, hidden: set[int]) -> None:
     """Raise ValueError unless each class either has a labelled row or is hidden."""
     labelled = set(y[y >= 0].tolist())
@@ -224,8 +214,8 @@ def _check_coverage(y: Tensor, num_classes: int, hidden: set[int]) -> None:
     bare = sorted(set(range(num_classes)) - labelled - hidden)
     if bare:
         raise ValueError(
-            f"y must have a labelled row in every class, got none in {bare}; label some, or give "
-            f"hidden_classes={bare} if so meant"
+            f"y must have a labelled row in every class, got none in {first(bare)}; label some, or give "
+            f"hidden_classes={first(bare)} if so meant"
         )
 
 

@@ -1,6 +1,6 @@
 """Checks of what a user passes: it becomes a tensor, or is refused with a ``ValueError`` that says why."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 from ..checks import check_counts
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+CLASSES = 1000  # there may be as many classes as rows, or this many where there are fewer rows
 
 
 def generator(seed: int) -> torch.Generator:
@@ -23,8 +24,15 @@ def generator(seed: int) -> torch.Generator:
 def tensor(name: str, value: Any) -> Tensor:
     """A tensor, detached, or a copy of an array of numbers, which may therefore be read-only or strided."""
     if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise ValueError(f"{name} must be a dense tensor, got one of layout {value.layout}; give {name}.to_dense()")
         return value.detach()
-    array = np.asarray(value)
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} must not hide entries under a mask; fill them, such as labels with {name}.filled(-1)")
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of numbers, got {type(value).__name__}: {error}") from error
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise ValueError(f"{name} must be numbers, got an array of {array.dtype}; convert it first")
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
@@ -73,18 +81,51 @@ def labels(name: str, value: Any, *, length: int | None = None) -> Tensor:
         )
     if length is not None and len(y) != length:
         raise ValueError(f"{name} must have one label for each of the {length} rows, got {len(y)}")
-    y = y.cpu().long()
+    unsigned, y = y.dtype == torch.uint64, y.cpu().long()
+    if unsigned and bool((y < 0).any()):
+        raise ValueError(f"{name} must hold classes below 2**63, got larger ones; number the classes 0..K-1")
     if bool((y < -1).any()):
         raise ValueError(f"{name} must hold classes from 0 up, or -1 where unlabelled, got {int(y.min())}")
     return y
 
 
+def count_classes(name: str, y: Tensor, num_classes: int | None) -> int:
+    """K: as given, or else one more than the largest of the labels y (N,).
+
+    A ValueError where a label is outside 0..K-1, or K is above both N and 1,000. Nothing of size K is made before.
+    """
+    largest, most = int(y.max()), max(len(y), CLASSES)
+    if largest >= most:
+        raise ValueError(f"{name} must hold classes from 0 to K-1, got {largest} in {len(y)} rows; number the classes")
+    if num_classes is None:
+        return largest + 1
+    check_counts(0, num_classes=num_classes)
+    if num_classes > most:
+        raise ValueError(f"num_classes must be at most {most} with {len(y)} rows, got {num_classes!r}")
+    if largest >= num_classes:
+        raise ValueError(f"num_classes must be above {largest}, the largest class in {name}, got {num_classes!r}")
+    return int(num_classes)
+
+
 def classes(name: str, value: Iterable[int], *, known: Iterable[int]) -> set[int]:
     """A set of classes, all of them among ``known``."""
-    found = list(value)
-    for entry in found:
+    known, found = set(known), set()
+    try:
+        entries = iter(value)
+    except TypeError:
+        raise ValueError(f"{name} must be several classes, such as [0, 1], got {value!r}") from None
+    for entry in entries:
         check_counts(0, **{name: entry})
-    known = sorted(known)
-    if unknown := set(found) - set(known):
-        raise ValueError(f"{name} must be among the classes {known}, got {min(unknown)!r}")
-    return {int(entry) for entry in found}
+        if entry not in known:
+            raise ValueError(f"{name} must be among the classes {first(sorted(known))}, got {entry!r}")
+        found.add(int(entry))
+    return found
+
+
+def first(numbers: Sequence[int], shown: int = 10) -> str:
+    """The first of the numbers, for a message.
+
+    >>> first(range(3)), first(range(1000), shown=2)
+    ('[0, 1, 2]', '[0, 1, ...]')
+    """
+    return f"[{', '.join([*map(str, numbers[:shown]), *(['...'] if len(numbers) > shown else [])])}]"

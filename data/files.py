@@ -1,17 +1,19 @@
 """Where files are, how missing ones are fetched, and how archives are read and written."""
 
 import importlib
+import math
 import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ..compat import mend_torchvision
-from ..files import write_whole
+from ..files import check_archive, write_whole
 
 
 def cache_folder() -> Path:
@@ -60,31 +62,37 @@ def read_npz(path: Path, keys: Iterable[str]) -> dict[str, NDArray[Any]]:
     """The arrays among ``keys`` that an archive holds; nothing is unpickled.
 
     Raises:
-        ValueError: there is no file, it is no archive, or an array is damaged or holds Python objects.
+        ValueError: there is no file, it is no archive or damaged, or an array is not as its header says or holds
+            Python objects.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} must be a file, got none; check the path")
-    with _open_npz(path) as archive:
-        return {key: _member(path, archive, key) for key in keys if key in archive.files}
+    check_archive(path)
+    with zipfile.ZipFile(path) as archive:
+        held = set(archive.namelist())
+        return {key: _member(path, archive, key) for key in keys if f"{key}.npy" in held}
 
 
-def _open_npz(path: Path) -> Any:
+def _member(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+    member = archive.getinfo(f"{key}.npy")
     try:
-        if zipfile.is_zipfile(path):
-            return np.load(path, allow_pickle=False)
-    except (ValueError, zipfile.BadZipFile):
-        pass
-    raise ValueError(f"{path} must be an .npz archive, got another file or a part of one; write it with numpy.savez")
-
-
-def _member(path: Path, archive: Mapping[str, NDArray[Any]], key: str) -> NDArray[Any]:
-    try:
-        return np.asarray(archive[key])
-    except Exception as error:  # zipfile, zlib and NumPy each have errors of their own for damaged bytes
+        with archive.open(member) as file:
+            _check_header(file, member.file_size)
+        with archive.open(member) as file:
+            return np.asarray(npy.read_array(file, allow_pickle=False))
+    except Exception as error:  # a header is Python's text, and its errors are of any type
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"{path}: {key} must be an array that can be read, got {error}; write the file again with numpy.savez, "
-            "from numbers without Python objects"
+            f"{path}: {key} must be an array that can be read, got {reason or type(error).__name__}; write the file "
+            "again with numpy.savez, from numbers without Python objects"
         ) from error
+
+
+def _check_header(file: IO[bytes], size: int) -> None:
+    """A ValueError unless the array fills the file to its end, so that no memory is taken for more than there is."""
+    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    declared, found = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if declared != found and not dtype.hasobject:
+        raise ValueError(f"{found} bytes for {shape} numbers of {dtype}")
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:

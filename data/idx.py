@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..files import check_file
 from .dataset import Dataset, Split
 from .files import fetch
 
 NUM_VALIDATION = 10_000
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+LARGEST = 2**26  # bytes; the training images have 47,040,016
 MD5 = {
     "MNIST": (
         "6bbc9ace898e44ae57da46a324031adb",
@@ -60,9 +62,14 @@ def _split(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Split:
 def read_idx(path: Path, md5: str) -> NDArray[np.uint8]:
     """The array in an IDX file, which holds two zeros, the type (8), the number of axes, their lengths and the bytes.
 
+    The file says nothing by which a changed pixel could be found, so its checksum is compared with the original's.
+
     Raises:
-        ValueError: the whole file's MD5 is not ``md5``.
+        ValueError: there is no such file, or the whole file's MD5 is not ``md5``.
     """
+    check_file(path)
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path} must have at most {LARGEST} bytes, got {path.stat().st_size}; download it again")
     content = path.read_bytes()
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:

@@ -14,7 +14,12 @@ BUILT_IN = {"digits": digits, "moons": moons, "circles": circles}
 FROM_FILES = {"mnist": mnist, "fashion-mnist": fashion_mnist, "omniglot": omniglot}
 
 
-def load(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Dataset:
+def load(
+    name_or_path: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    *,
+    num_classes: int | None = None,
+) -> Dataset:
     """Load a data set by name, or the user's own from an ``.npz``.
 
     ============= ====== =============================================== ======================
@@ -37,20 +42,25 @@ def load(name_or_path: str | os.PathLike[str], root: str | os.PathLike[str] | No
         name_or_path: a name in the table, or a path that ends in ``.npz``.
         root: the folder of the files; else the environment variable ``SEMIPYRO_DATA``, else ``~/.cache/semipyro``.
             Missing files are downloaded into it by torchvision; what is derived from them goes to the cache folder.
+        num_classes: K of an ``.npz`` in which a class below K has no row at all; at most as many as it has rows, or
+            1,000 where it has fewer.
 
     Returns:
         The data set, in memory.
 
     Raises:
-        ValueError: an unknown name; a file that is missing, damaged or does not hold what is expected.
+        ValueError: an unknown name; a file that is missing, damaged or does not hold what is expected; without
+            ``num_classes``, a class below the largest that has no row.
 
     >>> digits = load("digits")
     >>> digits.train.x.shape, digits.num_classes, digits.shape
     (torch.Size([1079, 64]), 10, (8, 8))
     """
-    name = os.fspath(name_or_path)
+    name = os.fsdecode(name_or_path)
     if name.lower().endswith(".npz"):
-        return from_npz(Path(name).expanduser())
+        return from_npz(Path(name).expanduser(), num_classes)
+    if num_classes is not None:
+        raise ValueError(f"num_classes must be given for an .npz alone, got {num_classes!r} for {name!r}; leave it out")
     if name in BUILT_IN:
         return BUILT_IN[name]()
     if name in FROM_FILES:

@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..files import check_file
 from .dataset import Dataset, Split
 from .files import cache_folder, fetch, read_npz, write_npz
 
 NUM_IMAGES = 32_460
-NUM_ALPHABETS = 50
+NUM_ALPHABETS, NUM_DRAWERS = 50, 20
 SIDE, SMALL_SIDE, AREA = 105, 28, 225  # a small pixel is 15 by 15 of the units of _overlap
 FIRST_VALIDATION, FIRST_TEST = 15, 16  # numbers of the drawers
 HALVES = ("images_background", "images_evaluation")
@@ -82,7 +83,7 @@ def _shrink_all(blocks: Iterable[NDArray[Any]]) -> NDArray[np.uint8]:
 
 def _source(root: Path) -> Path:
     archive, folder = root / "omniglot" / "omniglot105.npz", root / "omniglot-py"
-    if archive.is_file():
+    if archive.exists():
         return archive
     halves = ({"background": True}, {"background": False})
     fetch("Omniglot", root, [folder / half for half in HALVES], halves)
@@ -95,38 +96,58 @@ def read_drawings(source: Path) -> Drawings:
     Raises:
         ValueError: a file is damaged, or images are missing.
     """
-    drawings = _read_folder(source) if source.is_dir() else _read_archive(source)
-    found = len(drawings["counts"])
-    if found != NUM_IMAGES:
-        raise ValueError(f"{source} must hold {NUM_IMAGES} images, got {found}; delete it and download it again")
-    return drawings
+    return _read_folder(source) if source.is_dir() else _read_archive(source)
+
+
+def _check_arrays(path: Path, arrays: Drawings, images: str, shape: tuple[int, int]) -> None:
+    """A ValueError unless there are images of this shape, and the alphabet and the drawer of each."""
+    shapes = {images: shape, "alphabet": (), "drawer": ()}
+    found = {key: f"{array.dtype} {array.shape}" for key, array in arrays.items()}
+    fits = [a.dtype == np.uint8 and a.ndim > 0 and a.shape[1:] == shapes[key] for key, a in arrays.items()]
+    if len(arrays) != 3 or not all(fits) or len({len(array) for array in arrays.values()}) != 1:
+        raise ValueError(f"{path} must hold {images}, alphabet and drawer, bytes of one length, got {found}")
+    _check_rows(path, arrays["alphabet"], arrays["drawer"])
+
+
+def _check_rows(source: Path, alphabet: NDArray[Any], drawer: NDArray[Any]) -> None:
+    """A ValueError unless there are as many images as there should be, each of a known alphabet and drawer."""
+    if len(drawer) != NUM_IMAGES:
+        raise ValueError(f"{source} must hold {NUM_IMAGES} images, got {len(drawer)}; delete it and download it again")
+    if alphabet.max() >= NUM_ALPHABETS or drawer.min() < 1 or drawer.max() > NUM_DRAWERS:
+        raise ValueError(
+            f"{source} must hold {NUM_ALPHABETS} alphabets by the drawers 1 to {NUM_DRAWERS}, got "
+            f"{alphabet.max() + 1} by {drawer.min()} to {drawer.max()}; delete it and download it again"
+        )
 
 
 def _read_archive(path: Path) -> Drawings:
     arrays = read_npz(path, ("images_packed", "alphabet", "drawer"))
-    if len(arrays) != 3 or len({len(array) for array in arrays.values()}) != 1:
-        found = {key: array.shape for key, array in arrays.items()}
-        raise ValueError(f"{path} must hold images_packed, alphabet and drawer of one length, got {found}")
+    _check_arrays(path, arrays, "images_packed", (SIDE, math.ceil(SIDE / 8)))
     blocks = np.array_split(arrays["images_packed"], 1 + len(arrays["drawer"]) // 1000)
     counts = _shrink_all(np.unpackbits(block, axis=2, count=SIDE) for block in blocks)
     return {"counts": counts, "alphabet": arrays["alphabet"], "drawer": arrays["drawer"]}
 
 
 def _read_folder(folder: Path) -> Drawings:
-    alphabets = [path for half in HALVES for path in sorted((folder / half).iterdir()) if path.is_dir()]
-    numbers = {path: number for number, path in enumerate(alphabets)}
     files = sorted(_images(folder), key=lambda path: path.name)  # character, drawer: 0001_01.png
+    numbers = {path: number for number, path in enumerate(sorted({file.parent.parent for file in files}))}
+    alphabet = np.array([numbers[file.parent.parent] for file in files])
+    drawer = np.array([int(file.stem[-2:]) for file in files])
+    _check_rows(folder, alphabet, drawer)
     return {
         "counts": _shrink_all(_read_image(file)[None] for file in files),
-        "alphabet": np.array([numbers[file.parent.parent] for file in files], dtype=np.uint8),
-        "drawer": np.array([file.stem.split("_")[1] for file in files]).astype(np.uint8),
+        "alphabet": alphabet.astype(np.uint8),
+        "drawer": drawer.astype(np.uint8),
     }
 
 
 def _images(folder: Path) -> list[Path]:
-    files = [file for half in HALVES for file in sorted((folder / half).glob("*/*/*_*.png"))]
+    pattern = f"*/*/{'[0-9]' * 4}_{'[0-9]' * 2}.png"
+    files = [file for half in HALVES for file in sorted((folder / half).glob(pattern))]
     if not files:
         raise ValueError(f"{folder} must hold images, got none; delete it and download it again")
+    for file in files:
+        check_file(file)
     return files
 
 
@@ -134,13 +155,17 @@ def _read_image(path: Path) -> NDArray[np.bool_]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            ink = np.asarray(image.convert("L")) < 128
-    except OSError as error:
-        raise ValueError(f"{path} must be an image that can be read, got {error}; download it again") from error
-    if ink.shape != (SIDE, SIDE):
-        raise ValueError(f"{path} must be of {SIDE}x{SIDE} pixels, got {ink.shape}; download it again")
-    return ink
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.size != (SIDE, SIDE):
+                raise ValueError("one of {}x{}".format(*image.size))
+            image.verify()  # the CRCs, at which decoding does not look
+        with Image.open(path, formats=["PNG"]) as image:
+            return np.asarray(image.convert("L")) < 128
+    except Exception as error:  # Pillow has errors of many types for damaged bytes, SyntaxError among them
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path} must be an image of {SIDE}x{SIDE} pixels that can be read, got {reason}; download it again"
+        ) from error
 
 
 # The cache
@@ -159,12 +184,13 @@ def _cached(source: Path) -> Drawings:
 def _fingerprint(source: Path) -> str:
     """A checksum of the archive's bytes, or of the images' names, sizes and times."""
     mark = hashlib.sha256(f"version {CACHE_VERSION}".encode())
-    if source.is_file():
-        mark.update(source.read_bytes())
-    else:
+    if source.is_dir():
         for file in _images(source):
             status = file.stat()
             mark.update(f"{file.relative_to(source)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    else:
+        check_file(source)
+        mark.update(source.read_bytes())
     return mark.hexdigest()
 
 
@@ -172,11 +198,11 @@ def _read_cache(path: Path, mark: str) -> Drawings | None:
     """The cached images of a source; None where there are none, or they are damaged or of another source."""
     try:
         arrays = read_npz(path, ("counts", "alphabet", "drawer", "source"))
+        found = str(arrays.pop("source", ""))
+        _check_arrays(path, arrays, "counts", (SMALL_SIDE, SMALL_SIDE))
     except (OSError, ValueError):
         return None  # it can be made again
-    if str(arrays.pop("source", "")) != mark or {len(array) for array in arrays.values()} != {NUM_IMAGES}:
-        return None
-    return arrays
+    return arrays if found == mark else None
 
 
 def _write_cache(path: Path, drawings: Drawings, mark: str) -> None:

@@ -25,8 +25,9 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from semipyro.compat import mend_torchvision
 from semipyro.data import load, mask_labels
+from semipyro.data.files import read_npz
 from semipyro.estimator import SemiSupervisedClassifier
-from semipyro.files import CHECKSUM, checksum, hold, read_json, write_whole
+from semipyro.files import CHECKSUM, check_file, checksum, hold, read_json, write_whole
 from semipyro.papers import CLASSIFYING, PAPERS
 from semipyro.plots.common import new_figure
 from shared.command import Parser, command, count, natural, say
@@ -163,11 +164,10 @@ def read(name: str, label: str | None = None, root: str | None = None) -> Table:
         train = load("mnist", root).train
         return Table(train.x[:MNIST_ROWS].double().numpy(), train.y[:MNIST_ROWS].numpy())
     if name.endswith(".npz"):
-        with np.load(name, allow_pickle=False) as arrays:
-            if not {"x", "y"} <= set(arrays.files):
-                raise ValueError(f"--data {name}: no arrays x and y in it, only {', '.join(arrays.files)}")
-            x, y = arrays["x"], arrays["y"]
-        return _table(name, x.reshape(len(x), -1), y)
+        arrays = read_npz(Path(name), ("x", "y"))
+        if len(arrays) < 2:
+            raise ValueError(f"--data {name}: no arrays x and y in it, only {' '.join(arrays) or 'others'}")
+        return _table(name, **arrays)
     if name.endswith(".csv"):
         return _table(name, *_columns(name, label))
     raise ValueError(f"--data {name} is none of {', '.join(BUILT_IN)}, mnist, and no .npz or .csv file")
@@ -175,30 +175,41 @@ def read(name: str, label: str | None = None, root: str | None = None) -> Table:
 
 def _columns(name: str, label: str | None) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
     """The numbers and the class of a .csv with a header."""
-    with Path(name).open(newline="", encoding="utf-8-sig") as file:
-        header, *lines = [line for line in csv.reader(file) if line] or [[]]
-    if not lines or (label is not None and label not in header):
-        raise ValueError(f"--data {name} has no rows" if not lines else
-                         f"--label {label} is none of the columns of {name}: {', '.join(header)}")  # fmt: skip
+    check_file(name)
+    try:
+        with Path(name).open(newline="", encoding="utf-8-sig") as file:
+            header, *lines = [line for line in csv.reader(file) if line] or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"--data {name} must be text in UTF-8, with commas between its columns: {error}") from error
+    if not lines:
+        raise ValueError(f"--data {name} has no rows")
+    if label is not None and header.count(label) != 1:
+        raise ValueError(f"--label {label} is {'two' if label in header else 'none'} of the columns of {name}: "
+                         f"{', '.join(header)}")  # fmt: skip
+    if others := {len(line) for line in lines} - {len(header)}:
+        raise ValueError(f"--data {name}: every line must have {len(header)} columns, as the first, got {min(others)}")
     place = header.index(label) if label is not None else len(header) - 1
     try:
         x = np.array([[float(value) for i, value in enumerate(line) if i != place] for line in lines])
-        return x, np.array([line[place] for line in lines])
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise ValueError(f"--data {name}: columns beside the class must be numbers, in every line ({error})") from error
+    return x, np.array([line[place] for line in lines])
 
 
 def _table(name: str, x: NDArray[Any], y: NDArray[Any]) -> Table:
-    """Rows and classes, the latter numbered from 0."""
-    if len(x) != len(y) or x.dtype.kind not in "iufb" or not np.isfinite(x).all():
-        raise ValueError(f"--data {name}: expected finite numbers and as many classes, got {x.shape} and {y.shape}")
+    """Rows of any shape, flattened, and classes, numbered from 0."""
+    if x.dtype.kind not in "iufb" or x.ndim < 2 or not x.size or y.shape != x.shape[:1]:
+        raise ValueError(f"--data {name}: expected rows of numbers and a class for each, got {x.dtype} of shape "
+                         f"{x.shape} and classes of shape {y.shape}")  # fmt: skip
+    if not np.isfinite(x).all():
+        raise ValueError(f"--data {name}: expected finite numbers, got NaN or infinity; fill them in or drop the rows")
     if unknown := sum(str(label) in ("-1", "", "nan", "None") for label in y.tolist()):
         raise ValueError(f"--data {name} has {unknown} rows without a class (-1 or empty); this script hides labels "
                          "itself, and needs the class of every row")  # fmt: skip
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"--data {name} has {len(classes)} classes; expected two or more")
-    return Table(x.astype(float), codes)
+    return Table(x.reshape(len(x), -1).astype(float), codes)
 
 
 # The cells

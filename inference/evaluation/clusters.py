@@ -232,10 +232,10 @@ def _labelled_clusters(classifier: Classifier, x: Tensor, y: Tensor) -> tuple[Te
 
 
 def _majority(clusters: Tensor, labels: Tensor, num_clusters: int) -> Tensor:
-    num_classes = int(labels.max()) + 1
-    counts = (clusters * num_classes + labels).bincount(minlength=num_clusters * num_classes)
-    counts = counts.view(num_clusters, num_classes)
-    return torch.where(counts.sum(1) > 0, counts.argmax(1), -1)  # argmax gives the first of equals
+    classes, codes = labels.unique(return_inverse=True)  # sorted; a label may be any number
+    counts = (clusters * len(classes) + codes).bincount(minlength=num_clusters * len(classes))
+    counts = counts.view(num_clusters, len(classes))
+    return torch.where(counts.sum(1) > 0, classes[counts.argmax(1)], -1)  # argmax gives the first of equals
 
 
 def _of_classes(labels: Tensor, classes: Collection[int] | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import subprocess
 import sys
 
@@ -107,7 +108,9 @@ def test_own_test_set_is_kept(tmp_path):
     path = write(
         tmp_path / "mine.npz", x=rows(), y=Y, x_test=rows(4) + 0.5, y_test=np.array([4, 0, 1, 1], dtype=np.uint8)
     )
-    data = load(path)
+    with pytest.raises(ValueError, match=r"from 0 to 4, got none of \[3\].*give load num_classes=5 if so meant"):
+        load(path)
+    data = load(path, num_classes=5)
     assert data.num_classes == 5
     assert torch.equal(data.test.x, torch.tensor(rows(4) + 0.5, dtype=torch.float32).flatten(1))
     assert data.test.y.tolist() == [4, 0, 1, 1]
@@ -123,8 +126,55 @@ def test_own_data_without_labels(tmp_path):
     assert [len(part) for part in parts(with_test)] == [48, 12, 5]
 
 
-def test_classes_may_have_gaps(tmp_path):
-    assert load(write(tmp_path / "mine.npz", x=rows(), y=Y * 2 + 1)).num_classes == 6
+def test_classes_without_a_row_are_asked_about(tmp_path):
+    path = write(tmp_path / "mine.npz", x=rows(), y=Y * 2 + 1)
+    with pytest.raises(ValueError, match=r"y must have rows of all classes from 0 to 5, got none of \[0, 2, 4\]"):
+        load(path)
+    assert load(path, num_classes=6).num_classes == 6
+    assert load(path, num_classes=1000).num_classes == 1000
+    assert load(write(tmp_path / "other.npz", x=rows()), num_classes=4).num_classes == 4
+    for wrong, message in [
+        (5, "num_classes must be above 5, the largest class in .*mine.npz: y, got 5"),
+        (1001, "num_classes must be at most 1000 with 60 rows, got 1001"),
+        (6.0, "num_classes must be an integer of at least 0, got 6.0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            load(path, num_classes=wrong)
+
+
+@pytest.mark.parametrize("label", [1000, 2_000_000_000, 2**63 - 1])
+@pytest.mark.parametrize("num_classes", [None, 2_000_000_001])
+def test_a_label_far_above_the_number_of_rows_is_refused(tmp_path, label, num_classes):
+    path = write(tmp_path / "mine.npz", x=rows(), y=np.append(Y[:-1], label))
+    with pytest.raises(ValueError, match=f"mine.npz: y must hold classes from 0 to K-1, got {label} in 60 rows"):
+        load(path, num_classes=num_classes)
+
+
+def test_unsigned_labels_do_not_become_negative(tmp_path):
+    """2**64 - 1 is no -1."""
+    path = write(tmp_path / "mine.npz", x=rows(), y=np.append(Y[:-1], -1).astype(np.uint64))
+    with pytest.raises(ValueError, match=r"mine.npz: y must hold classes below 2\*\*63"):
+        load(path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+@pytest.mark.parametrize("name", ["mine.npz", "mnist", "omniglot", "omniglot half"])
+def test_what_is_no_file_is_refused(tmp_path, monkeypatch, name, kind):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    raw, images = tmp_path / "MNIST" / "raw", tmp_path / "omniglot-py"
+    path = {
+        "mine.npz": tmp_path / "mine.npz", "mnist": raw / idx.FILES[0],
+        "omniglot": tmp_path / "omniglot" / "omniglot105.npz",
+        "omniglot half": images / "images_background" / "Beta" / "character01" / "0001_01.png",
+    }[name]  # fmt: skip
+    for folder in (raw, path.parent, images / "images_evaluation"):
+        folder.mkdir(parents=True, exist_ok=True)
+    for file in idx.FILES[1:]:
+        (raw / file).touch()
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    message = "must (be a file, got a folder|be a file, got a pipe|hold images, got none)"
+    with pytest.raises(ValueError, match=f"{path.name} {message}"):
+        load(path if name == "mine.npz" else name.split()[0], tmp_path)
 
 
 def test_other_arrays_in_the_file_are_not_looked_at(tmp_path):
@@ -192,9 +242,14 @@ def test_damaged_archives(tmp_path, damage):
     else:
         content[1000] ^= 255  # among the numbers of x
         path.write_bytes(content)
-    message = {"missing": "must be a file, got none", "byte": "x must be an array that can be read"}
-    with pytest.raises(ValueError, match=f"mine.npz.* {message.get(damage, 'must be an .npz archive, got another')}"):
+    message = {"missing": "must be a file, got none", "byte": "is damaged: x.npy in it is not what was written"}
+    with pytest.raises(ValueError, match=f"mine.npz {message.get(damage, 'is damaged, cut off or no archive')}"):
         load(path)
+
+
+def test_a_data_set_of_a_name_has_its_own_classes():
+    with pytest.raises(ValueError, match="num_classes must be given for an .npz alone, got 10 for 'digits'"):
+        load("digits", num_classes=10)
 
 
 # MNIST and Fashion-MNIST

@@ -61,6 +61,12 @@ def test_a_cluster_is_mapped_to_its_majority_class():
     assert found.dtype == torch.int64
 
 
+def test_a_class_may_have_any_number():
+    """No memory is taken for the classes below."""
+    x, y = rows_in([0, 0, 2], 3), torch.tensor([2**62, 2**62, 7])
+    assert cluster_map(read_off, x, y).tolist() == [2**62, -1, 7]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_map_and_accuracy_are_those_of_brute_force(seed, monkeypatch):
     monkeypatch.setattr("semipyro.inference.evaluation.clusters.ROWS", 7)  # in several chunks

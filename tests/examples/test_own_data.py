@@ -1,6 +1,7 @@
 """The script that sets the estimator beside scikit-learn's own means: its cells, its table, its files and errors."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from semipyro.estimator import training
 from sklearn.datasets import make_blobs
 
 from helpers.example_runs import call, files, imported, times
+from helpers.mutations import outcomes
 
 METHODS = ["m2", "logistic regression", "random forest", "label spreading", "self-training"]
 
@@ -30,6 +32,16 @@ def own(tmp_path_factory):
     np.savez(folder / "one.npz", x=x, y=np.zeros(60))
     (folder / "words.csv").write_text("a,b\n1,x\ntwo,y\n")
     (folder / "empty.csv").write_text("a,b\n")
+    (folder / "twice.csv").write_text("a,a\n1,x\n2,y\n")
+    (folder / "wide.csv").write_text("a,kind\n1,x,3\n2,y,4\n")
+    (folder / "latin.csv").write_bytes("a,kind\n1,Föhre\n".encode("latin-1"))
+    np.savez(folder / "flat.npz", x=x[:, 0], y=y)
+    np.savez(folder / "pairs.npz", x=x, y=np.stack([y, y], 1))
+    np.savez(folder / "nan.npz", x=np.where(x < 0, np.nan, x), y=y)
+    np.savez(folder / "pickled.npz", x=x, y=np.array([None] * 60))
+    os.mkfifo(folder / "pipe.csv")
+    os.mkfifo(folder / "pipe.npz")
+    (folder / "folder.npz").mkdir()
     return folder
 
 
@@ -142,10 +154,23 @@ def test_only_the_labels_that_are_shown_reach_a_method(script, monkeypatch):
     [
         ("--data trees", "--data trees is none of digits, breast-cancer, wine, iris, mnist, and no .npz or .csv file"),
         ("--data none.csv", "none.csv"),
-        ("--data {own}/nox.npz", "no arrays x and y in it, only data"),
+        ("--data {own}/nox.npz", "no arrays x and y in it, only others"),
         ("--data {own}/one.npz", "one.npz has 1 classes; expected two or more"),
         ("--data {own}/words.csv", "columns beside the class must be numbers"),
         ("--data {own}/empty.csv", "empty.csv has no rows"),
+        ("--data {own}/twice.csv --label a", "--label a is two of the columns"),
+        ("--data {own}/wide.csv", "wide.csv: every line must have 2 columns, as the first, got 3"),
+        ("--data {own}/latin.csv", "latin.csv must be text in UTF-8"),
+        (
+            "--data {own}/flat.npz",
+            "flat.npz: expected rows of numbers and a class for each, got float64 of shape",
+        ),
+        ("--data {own}/pairs.npz", "pairs.npz: expected rows of numbers and a class for each"),
+        ("--data {own}/nan.npz", "nan.npz: expected finite numbers, got NaN"),
+        ("--data {own}/pickled.npz", "pickled.npz: y must be an array that can be read"),
+        ("--data {own}/pipe.csv", "pipe.csv must be a file, got a pipe"),
+        ("--data {own}/pipe.npz", "pipe.npz must be a file, got a pipe"),
+        ("--data {own}/folder.npz", "folder.npz must be a file, got a folder"),
         ("--data {own}/trees.csv --label sort", "--label sort is none of the columns of"),
         ("--data {own}/trees.npz --labels 40", "--labels 40: the smallest class of trees has 21 training rows"),
         ("--models m3", "argument --models: invalid choice: 'm3'"),
@@ -158,6 +183,15 @@ def test_wrong_use_ends_with_2_and_one_line_and_writes_nothing(run, tmp_path, fl
     assert (status, printed, complaint.count("\n")) == (2, "", 1)
     assert message in complaint
     assert files(tmp_path) == []
+
+
+@pytest.mark.reliability
+def test_a_damaged_table_is_read_or_refused_in_one_line(script, own, tries):
+    """A .csv has no checksum, so that another digit is another number; whatever is no table ends in one line."""
+    path = own / "trees.csv"
+    found = outcomes(path, lambda path: [part.tolist() for part in script.read(str(path), "kind")], 3 * tries)
+    assert {what.split(" ")[0] for what in found} <= {"refused", "unchanged", "silent"}, found
+    assert found["refused"] > tries
 
 
 def test_another_folder_is_refused(run, tmp_path):
