@@ -9,7 +9,7 @@ import ss_vae_m2
 import torch
 from matplotlib.figure import Figure
 from semipyro.data import load
-from semipyro.files import write_whole
+from semipyro.files import check_archive, write_whole
 from semipyro.inference import Objective, accuracy
 from semipyro.papers import PAPERS
 from semipyro.plots.common import new_figure
@@ -321,18 +321,24 @@ def measure_selection(settings: Settings, seed: int, folder: Path) -> Metrics:
         lowest = folder / "lowest.pt"
 
         def keep(row: dict[str, float]) -> None:
-            if not lowest.exists() or row["loss"] < torch.load(lowest)["loss"]:
+            if not lowest.exists() or row["loss"] < read_whole(lowest)["loss"]:
                 found = {"loss": row["loss"], "weights": objective.state_dict()}
                 write_whole(lowest, lambda temporary: torch.save(found, temporary))
 
         history = train(objective, task, fitting, output, report=keep)
         test = task.dataset.test
         found = {"test_accuracy": accuracy(objective.guide.classify, test.x, test.y)}
-        objective.load_state_dict(torch.load(lowest)["weights"])
+        objective.load_state_dict(read_whole(lowest)["weights"])
         found["test_accuracy_loss"] = accuracy(objective.guide.classify, test.x, test.y)
         found["best_epoch"] = max(history, key=lambda row: row["validation_accuracy"])["epoch"]
         found["lowest_epoch"] = min(history, key=lambda row: row["loss"])["epoch"]
         return found | {"epochs": len(history), "seconds": sum(row["seconds"] for row in history)}
+
+
+def read_whole(path: Path) -> dict[str, Any]:
+    """What torch.save wrote; a ValueError where the file is damaged."""
+    check_archive(path)
+    return dict(torch.load(path, weights_only=True))
 
 
 def draw_selection(records: list[Record]) -> dict[str, Figure]:
