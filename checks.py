@@ -32,3 +32,16 @@ def check_choice(choices: Iterable[str], /, **given: Any) -> None:
     for name, word in given.items():
         if word not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {word!r}")
+
+
+def most_classes(num_rows: int) -> int:
+    """As many as there are rows, or 1,000 where there are fewer: more would fill the memory with classes of no row."""
+    return max(num_rows, 1000)
+
+
+def check_largest_class(name: str, largest: int, num_rows: int) -> None:
+    """A ValueError where the largest class of an argument lies far above its number of rows."""
+    if largest >= most_classes(num_rows):
+        raise ValueError(
+            f"{name} must hold classes from 0 to K-1, got {largest} in {num_rows} rows; number the classes"
+        )

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_counts
+from ..checks import check_counts, check_largest_class, most_classes
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-CLASSES = 1000  # there may be as many classes as rows, or this many where there are fewer rows
 
 
 def generator(seed: int) -> torch.Generator:
@@ -94,13 +93,12 @@ def count_classes(name: str, y: Tensor, num_classes: int | None) -> int:
 
     A ValueError where a label is outside 0..K-1, or K is above both N and 1,000. Nothing of size K is made before.
     """
-    largest, most = int(y.max()), max(len(y), CLASSES)
-    if largest >= most:
-        raise ValueError(f"{name} must hold classes from 0 to K-1, got {largest} in {len(y)} rows; number the classes")
+    largest = int(y.max())
+    check_largest_class(name, largest, len(y))
     if num_classes is None:
         return largest + 1
     check_counts(0, num_classes=num_classes)
-    if num_classes > most:
+    if num_classes > (most := most_classes(len(y))):
         raise ValueError(f"num_classes must be at most {most} with {len(y)} rows, got {num_classes!r}")
     if largest >= num_classes:
         raise ValueError(f"num_classes must be above {largest}, the largest class in {name}, got {num_classes!r}")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
-from ..checks import check_counts
+from ..checks import check_counts, check_largest_class
 
 UNLABELLED = -1
 
@@ -44,7 +44,7 @@ def check_rows(x: Tensor) -> None:
 
 
 def class_labels(y: Tensor, num_rows: int) -> np.ndarray:
-    """Integer labels (N,) as an array; ValueError for another shape, another type or a label below -1."""
+    """Integer labels (N,) as an array; ValueError for another shape or type, or labels that are no classes."""
     labels = torch.as_tensor(y)
     if labels.shape != (num_rows,) or labels.is_floating_point():
         raise ValueError(
@@ -53,6 +53,8 @@ def class_labels(y: Tensor, num_rows: int) -> np.ndarray:
         )
     if num_rows and labels.min() < UNLABELLED:
         raise ValueError(f"y must hold classes from 0 up, or -1 where unlabelled, got {labels.min().item()}")
+    if num_rows:
+        check_largest_class("y", int(labels.max()), num_rows)
     return to_numpy(labels.long())
 
 

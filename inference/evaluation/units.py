@@ -19,7 +19,7 @@ from torch.distributions import Distribution, Independent, Normal, kl_divergence
 from torch.nn import functional
 
 from ... import contract
-from ...checks import check_counts, check_not_negative
+from ...checks import check_counts, check_largest_class, check_not_negative
 from ...contract import Classifier, Conditional, Guide, Model
 from ...distributions.parts import Blocks
 from ...modules import evaluating, module_tensor
@@ -209,6 +209,7 @@ def _units(distribution: Distribution, name: str, value: Tensor | None = None) -
 def _labelled(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The rows whose class is known, and their classes; a ValueError where there is none."""
     check_labels(labels, x, None, "labels")
+    check_largest_class("labels", int(labels.max()), len(labels))
     known = labels >= 0
     if not known.any():
         raise ValueError("labels has no label: pass at least one row whose class is known, or labels=None")

@@ -358,6 +358,10 @@ ERRORS = {
     "NaN": (lambda m, g: unit_kl(m, g, X * math.nan), "x holds NaN"),
     "no rows": (lambda m, g: unit_kl_by_cluster(m, g, g.classify, X[:0]), "x has no rows"),
     "one-hot": (lambda m, g: unit_kl_by_cluster(m, g, g.classify, X, labels=Y), "labels must be 6 integer labels"),
+    "far away": (
+        lambda m, g: unit_kl_by_cluster(m, g, g.classify, X, labels=LABELS * 0 + 2 * 10**9),
+        "2000000000 in 6",
+    ),
     "unknown": (lambda m, g: unit_kl_by_cluster(m, g, g.classify, X, labels=LABELS * 0 - 1), "labels has no label"),
     "no classes": (lambda m, g: component_kl(m.p_z, 0), "num_classes must be an integer of at least 1, got 0"),
     "p(z) without y": (lambda m, g: component_kl(m2()[0].p_z, K), r"does not read y: its units have shape \(4,\)"),

@@ -543,6 +543,10 @@ def test_save_replaces_what_is_there_and_takes_a_string(tmp_path):
 
 LABELS = torch.zeros(30, dtype=torch.long)
 ERRORS = {
+    "far away": (
+        lambda: confusion_matrix(lambda x: None, X, LABELS + 2 * 10**9, clusters=True),
+        "y must hold classes from 0 to K-1, got 2000000000 in 30 rows",
+    ),
     "no epoch": (lambda: training_curves([]), "history must hold a mapping per epoch"),
     "no key": (lambda: training_curves([{"loss": 1.0}]), "history must have an 'epoch' in each row"),
     "no metric": (lambda: training_curves([{"epoch": 1, "seconds": 2.0, "loss": None}]), "no metric to draw"),
