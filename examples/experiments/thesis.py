@@ -9,8 +9,9 @@ import ss_vae_m2
 import torch
 from matplotlib.figure import Figure
 from semipyro.data import load
-from semipyro.files import check_archive, write_whole
+from semipyro.files import check_archive
 from semipyro.inference import Objective, accuracy
+from semipyro.inference.training.checkpoint import save_whole
 from semipyro.papers import PAPERS
 from semipyro.plots.common import new_figure
 from shared.fitting import read_fitting
@@ -323,7 +324,7 @@ def measure_selection(settings: Settings, seed: int, folder: Path) -> Metrics:
         def keep(row: dict[str, float]) -> None:
             if not lowest.exists() or row["loss"] < read_whole(lowest)["loss"]:
                 found = {"loss": row["loss"], "weights": objective.state_dict()}
-                write_whole(lowest, lambda temporary: torch.save(found, temporary))
+                save_whole(found, lowest)
 
         history = train(objective, task, fitting, output, report=keep)
         test = task.dataset.test

@@ -1,6 +1,7 @@
 """Checkpoints of `fit`: read without running code, known to be whole, and compared before they are used."""
 
 import hashlib
+import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...files import check_archive, check_file
+from ...files import check_archive, check_file, write_whole
 
 FORMAT = 3  # 1 kept every public scalar of every part, 2 what the parts declare, 3 a digest of the whole too
 PREFIX = "objective."  # what `fit` puts before the names of an objective's weights
@@ -21,6 +22,19 @@ CONTENT: dict[str, type | tuple[type, ...]] = {  # what `fit` and Lightning need
 
 
 # Whole files
+
+
+def save_whole(content: Any, path: str | Path) -> None:
+    """Writes what torch.save can write, whole or not at all.
+
+    It is made in memory first: where the disk is full, torch.save itself ends in an error that does not say so.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    made = io.BytesIO()
+    torch.save(content, made)
+    write_whole(path, lambda temporary: temporary.write_bytes(made.getbuffer()))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
 import signal
 import sys
@@ -34,7 +33,7 @@ from ...modules import module_tensor
 from ..evaluation import evaluate
 from ..objectives import Objective
 from ..objectives.kl_weight import weighted_by
-from .checkpoint import DIGEST, FORMAT, digest
+from .checkpoint import DIGEST, FORMAT, digest, save_whole
 from .precision import network_precision
 from .run import DEVICES, Row, Run
 
@@ -218,13 +217,8 @@ class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes a file beside `path`, which then takes its name.
-
-        It is made in memory first: where the disk is full, torch.save would say nothing of it.
-        """
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        write_whole(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
+        """Writes a file beside `path`, which then takes its name."""
+        save_whole(checkpoint, path)
 
 
 class Bar(Callback):
