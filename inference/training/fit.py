@@ -66,6 +66,11 @@ def fit(
     objective computes them in training, under the current `kl_weight`; validation terms have `kl_weight` 1 and the
     same random numbers in every epoch.
 
+    The first call in a process imports Lightning. That sets the environment variables `PYTORCH_NVML_BASED_CUDA_CHECK`
+    and `TORCHINDUCTOR_CACHE_DIR`, and gives the loggers `lightning`, `lightning.pytorch`, `lightning.fabric` and
+    `torchmetrics` a level and a handler; PyTorch's random state moves on. Warning filters, signals, hooks, threads,
+    the other loggers, other random states, and the defaults of PyTorch, Pyro and NumPy stay as they are.
+
     Args:
         objective: what to minimise; its parameters are trained in place, and it is left in evaluation mode.
         batches: an iterable of `(x_labelled, y_labelled, x_unlabelled)`, gone through once an epoch. Noise that it
