@@ -5,6 +5,7 @@ VENV ?= .venv
 
 BIN := $(VENV)/bin
 LINK := $(VENV)/.src/semipyro
+SHARED := -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test newest matrix lint notebooks docs format clean
@@ -16,10 +17,10 @@ demo: $(VENV)/.installed ## train M2 on the embedded digits and draw its figures
 	$(BIN)/python examples/ss_vae_m2.py --out runs/demo --overwrite
 
 test: lint ## everything that has to pass: lint, types, tests, the README's commands
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest $(SHARED)
 
 newest: $(VENV)/.installed-test ## the tests of what rests on the behaviour of other packages
-	$(BIN)/pytest -n auto --dist loadfile tests/training tests/estimator tests/test_packaging.py tests/examples/test_examples.py
+	$(BIN)/pytest $(SHARED) tests/training tests/estimator tests/test_packaging.py tests/examples/test_examples.py
 
 matrix: ## every test with each Python found, with the oldest and the newest versions, or MATRIX="3.10-oldest 3.13-newest"
 	$(PYTHON) .ci/matrix.py $(MATRIX)

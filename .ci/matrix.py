@@ -58,7 +58,7 @@ def run(name: str, python: str) -> dict[str, str]:
             call(environment / "bin" / "pip", "install", "--constraint", constraints, "--editable", ".[test]")
             shown = f"from importlib.metadata import version; print(*map(version, {SHOWN!r}))"
             found = subprocess.check_output([environment / "bin" / "python", "-c", shown], text=True).split()
-            pytest = [environment / "bin" / "pytest", "-n", "auto", "--dist", "loadfile"]
+            pytest = [environment / "bin" / "pytest", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
             call(*pytest, f"--junitxml={result}", check=False)
         finally:
             shutil.rmtree(environment, ignore_errors=True)

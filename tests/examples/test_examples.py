@@ -110,7 +110,7 @@ def test_the_baseline_learns_from_the_labels_and_is_not_the_model(finished):
 
 def test_a_seed_repeats_a_run_to_the_last_digit_and_another_does_not(finished, in_process, tmp_path):
     same, other = tmp_path / "0", tmp_path / "1"
-    done = run(*SMALL, "--epochs", 4, "--out", same, "--quiet")
+    done = run(*SMALL, "--epochs", 4, "--out", same, "--quiet", "--no-figures")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert in_process("--epochs", 4, "--seed", 1, "--out", other, "--quiet").returncode == 0
     assert numbers(same) == numbers(finished[0])
@@ -121,7 +121,7 @@ def test_a_seed_repeats_a_run_to_the_last_digit_and_another_does_not(finished, i
 
 def test_a_killed_run_resumes_to_the_same_numbers(finished, tmp_path):
     """kill -9 of a real process in mid-run; nothing half-written is left, and the end is the same."""
-    flags = [*SMALL, "--epochs", 4, "--quiet"]
+    flags = [*SMALL, "--epochs", 4, "--quiet", "--no-figures"]
     with started(*flags, out=tmp_path / "run") as process:
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "run" / "summary.json").exists()
