@@ -5,9 +5,10 @@ VENV ?= .venv
 
 BIN := $(VENV)/bin
 LINK := $(VENV)/.src/semipyro
+SHARED := -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint notebooks docs format clean
+.PHONY: help demo test newest matrix lint notebooks docs format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1~\2/p' Makefile | while IFS='~' read -r t d; do printf '%-12s %s\n' "$$t" "$$d"; done
@@ -16,7 +17,13 @@ demo: $(VENV)/.installed ## train M2 on the embedded digits and draw its figures
 	$(BIN)/python examples/ss_vae_m2.py --out runs/demo --overwrite
 
 test: lint ## everything that has to pass: lint, types, tests, the README's commands
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest $(SHARED)
+
+newest: $(VENV)/.installed-test ## the tests of what rests on the behaviour of other packages
+	$(BIN)/pytest $(SHARED) tests/training tests/estimator tests/test_packaging.py tests/examples/test_examples.py
+
+matrix: ## every test with each Python found, with the oldest and the newest versions, or MATRIX="3.10-oldest 3.13-newest"
+	$(PYTHON) .ci/matrix.py $(MATRIX)
 
 lint: $(VENV)/.installed-test $(LINK) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ torch.set_num_threads(1)
 TRIES = 100  # of what is tried at random, where a run does not ask for more
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = {"__pycache__", "build", "dist", "runs"}
+LONGEST = {"test_reproduce.py", "test_examples_papers.py", "test_examples.py", "test_notebooks.py", "test_docs.py"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hypothesis draws the same cases in every run, as many as `--tries` says, and takes the time that they need."""
     settings.register_profile("semipyro", max_examples=config.getoption("tries"), derandomize=True, deadline=None)
     settings.load_profile("semipyro")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files that take minutes come first where workers share the tests, so that none has one left at the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -1,6 +1,8 @@
 """The built wheel holds the whole package and nothing else, and its parts import only what `TABLE` allows them."""
 
 import ast
+import configparser
+import runpy
 import shutil
 import subprocess
 import sys
@@ -161,6 +163,20 @@ def loaded(site: Path, *modules: str) -> set[str]:
     fresh = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=site.parent)
     assert fresh.returncode == 0, fresh.stderr
     return set(fresh.stdout.split())
+
+
+def test_every_requirement_has_a_lower_bound(root: Path) -> None:
+    """`make matrix` tests it; ruff and mypy check the code and take no part in what is tested."""
+    setup = configparser.ConfigParser()
+    setup.read(root / "setup.cfg", encoding="utf-8")
+    extras = setup["options.extras_require"]
+    required = [*setup["options"]["install_requires"].split(), *extras["test"].split(), *extras["experiments"].split()]
+    assert {name for name in required if ">=" not in name} == {"ruff", "mypy"}
+
+
+def test_the_readme_has_the_table_that_make_matrix_wrote(root: Path) -> None:
+    matrix = runpy.run_path(str(root / ".ci" / "matrix.py"))
+    assert matrix["table"](matrix["recorded"]()) in (root / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_folder_of_modules_is_a_package(sources: list[Path]) -> None:

@@ -75,6 +75,11 @@ def fit(
     Threads of a process take turns, since Pyro's handlers and PyTorch's random numbers belong to the process. The
     folder `out` belongs to this call until it returns; a killed process leaves it free.
 
+    The first call in a process imports Lightning. That sets the environment variables `PYTORCH_NVML_BASED_CUDA_CHECK`
+    and `TORCHINDUCTOR_CACHE_DIR`, and gives the loggers `lightning`, `lightning.pytorch`, `lightning.fabric` and
+    `torchmetrics` a level and a handler; PyTorch's random state moves on. Warning filters, signals, hooks, threads,
+    the other loggers, other random states, and the defaults of PyTorch, Pyro and NumPy stay as they are.
+
     Args:
         objective: what to minimise; its parameters are trained in place, and it is left in evaluation mode.
         batches: an iterable of `(x_labelled, y_labelled, x_unlabelled)`, gone through once an epoch. Noise that it

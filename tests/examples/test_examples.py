@@ -14,7 +14,7 @@ import pytest
 from semipyro.data import load
 from semipyro.inference import evaluate
 
-from helpers.example_runs import EXAMPLES, complaints, files, leave_figures_empty, numbers, summary, times
+from helpers.example_runs import EXAMPLES, complaints, files, leave_figures_empty, numbers, render_once, summary, times
 
 SMALL = ["--hidden", "12", "--z-dim", "3", "--batch-size", "300", "--learning-rate", "0.03"]
 FIGURES = ["analogies", "class_samples", "confusion_matrix", "latent_pca", "latent_tsne", "training_curves"]
@@ -110,7 +110,7 @@ def test_the_baseline_learns_from_the_labels_and_is_not_the_model(finished):
 
 def test_a_seed_repeats_a_run_to_the_last_digit_and_another_does_not(finished, in_process, tmp_path):
     same, other = tmp_path / "0", tmp_path / "1"
-    done = run(*SMALL, "--epochs", 4, "--out", same, "--quiet")
+    done = run(*SMALL, "--epochs", 4, "--out", same, "--quiet", "--no-figures")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert in_process("--epochs", 4, "--seed", 1, "--out", other, "--quiet").returncode == 0
     assert numbers(same) == numbers(finished[0])
@@ -121,7 +121,7 @@ def test_a_seed_repeats_a_run_to_the_last_digit_and_another_does_not(finished, i
 
 def test_a_killed_run_resumes_to_the_same_numbers(finished, tmp_path):
     """kill -9 of a real process in mid-run; nothing half-written is left, and the end is the same."""
-    flags = [*SMALL, "--epochs", 4, "--quiet"]
+    flags = [*SMALL, "--epochs", 4, "--quiet", "--no-figures"]
     with started(*flags, out=tmp_path / "run") as process:
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -198,8 +198,8 @@ def test_overwrite_leaves_checkpoints_that_are_not_a_run_s(in_process, tmp_path)
     assert times(tmp_path) == before
 
 
-def test_help_explains_every_flag_with_its_default():
-    text = " ".join(run("--help").stdout.split())
+def test_help_explains_every_flag_with_its_default(in_process):
+    text = " ".join(in_process("--help").stdout.split())
     promised = (
         "data data-root labels epochs batch-size labelled-batch-size learning-rate seed device precision out resume"
     )
@@ -316,10 +316,17 @@ def test_exit_status(tmp_path):
     assert files(tmp_path) == []
 
 
+@pytest.fixture(scope="module")
+def rendered():
+    """The kinds of figures that were rendered so far."""
+    return set()
+
+
 @pytest.fixture
-def drawing(monkeypatch, tmp_path, capsys):
+def drawing(monkeypatch, tmp_path, capsys, rendered):
     """Runs the example here, in an empty folder, and returns what a process of its own would have ended with."""
     monkeypatch.chdir(tmp_path)
+    render_once(monkeypatch, rendered)
     monkeypatch.syspath_prepend(EXAMPLES)
     import ss_vae_m2
     from shared.baseline import train_on_labels

@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 from matplotlib.figure import Figure
 from semipyro import plots
+from semipyro.plots.files import save
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -58,6 +59,26 @@ def files(folder):
 def times(folder):
     """When each file was written."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def render_once(monkeypatch, rendered):
+    """Every figure is made, and the first of its kind is rendered; the files of the others, which cost more, are empty.
+
+    Args:
+        rendered: the kinds so far, to be kept as long as a kind is to be rendered once.
+    """
+
+    def save_once(figure, path):
+        artists = {type(artist) for axes in figure.axes for artist in axes.get_children()}
+        kind = (path.name, len(figure.axes) > 1, frozenset(artists))
+        if kind in rendered:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        else:
+            rendered.add(kind)
+            save(figure, path)
+
+    monkeypatch.setattr(plots, "save", save_once)
 
 
 def leave_figures_empty(monkeypatch):

@@ -346,8 +346,14 @@ def run_script(tmp_path, **settings):
     return done.stdout, done.stderr
 
 
-def test_nothing_is_said_when_quiet_and_a_bar_is_drawn_when_asked(tmp_path):
-    out, err = run_script(tmp_path, progress=False)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one quiet process prints."""
+    return run_script(tmp_path_factory.mktemp("alone"), progress=False)
+
+
+def test_nothing_is_said_when_quiet_and_a_bar_is_drawn_when_asked(alone, tmp_path):
+    out, err = alone
     assert out.count("\n") == 1
     assert err == ""
     out, err = run_script(tmp_path, progress=True)
@@ -361,9 +367,9 @@ def test_nothing_is_said_when_quiet_and_a_bar_is_drawn_when_asked(tmp_path):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_fork"])
-def test_two_processes_take_the_steps_of_one(tmp_path, strategy):
+def test_two_processes_take_the_steps_of_one(alone, tmp_path, strategy):
     """Each process computes on half of every batch; the averaged gradient is that of the whole."""
-    alone = eval(run_script(tmp_path, progress=False)[0])
+    alone = eval(alone[0])
     out, _ = run_script(
         tmp_path, progress=False, devices=2, strategy=strategy, device="cpu", out=str(tmp_path / strategy)
     )
