@@ -26,6 +26,7 @@ from experiments.base import arguments
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter
 from optuna.trial import FrozenTrial, Trial, TrialState
+from semipyro.files import write_json
 from semipyro.inference import check_fit_settings, fit
 from semipyro.papers import PAPERS
 from semipyro.plots.common import new_figure
@@ -34,7 +35,6 @@ from shared.command import Help, Parser, command, count, say
 from shared.figures import save_figures
 from shared.fitting import Fitting
 from shared.flags import add_data_flags, add_device_flags
-from shared.run_folder import write_json
 from shared.task import Task, make_task, read_data
 from shared.training import rehearse
 from tqdm import tqdm
@@ -87,6 +87,12 @@ def run(args: argparse.Namespace) -> None:
     task = make_task(read_data(args))
     rehearse(PAPERS[args.model].build(task.x_dim, task.y_dim, likelihood=task.likelihood), task)
     args.out.mkdir(parents=True, exist_ok=True)
+    with line.answering(store(args)):
+        search(args)
+
+
+def search(args: argparse.Namespace) -> None:
+    """Goes on with the study until it has as many trials as are asked for."""
     study = open_study(args)
     before = finished(study)
     say(f"{before} of {args.trials} trials are done; the study is {name_of_study(args)} in {store(args)}",
@@ -138,10 +144,12 @@ def finished(study: optuna.Study) -> int:
 def worker(args: argparse.Namespace, share: int) -> None:
     """A process that tries its share of settings, or fewer, where other machines were faster."""
     workers.share_cores(args.jobs)
-    study, task = open_study(args), make_task(read_data(args))
-    for _ in range(share):
-        if finished(study) < args.trials and workers.is_wanted():
-            study.optimize(partial(score, args, task), n_trials=1)
+    task = make_task(read_data(args))
+    with line.answering(store(args)):
+        study = open_study(args)
+        for _ in range(share):
+            if finished(study) < args.trials and workers.is_wanted():
+                study.optimize(partial(score, args, task), n_trials=1)
 
 
 def score(args: argparse.Namespace, task: Task, trial: Trial) -> float:
@@ -208,7 +216,7 @@ def tell(args: argparse.Namespace, study: optuna.Study) -> None:
         say(f"  {trial.value:.1%}  {found}", quiet=args.quiet)
     best = study.best_trial
     words = training_command(args, best)
-    write_json({"validation_accuracy": best.value, "settings": best.params, "command": words}, args.out / "best.json")
+    write_json(args.out / "best.json", {"validation_accuracy": best.value, "settings": best.params, "command": words})
     save_figures(args.out, figures(study))
     say(f"The figure and best.json are in {args.out}. To train with the best and measure on test rows:\n\n  {words}",
         quiet=args.quiet)  # fmt: skip
