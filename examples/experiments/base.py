@@ -1,7 +1,6 @@
 """What an experiment is: named cells, each a pure function of its settings and seed, and the published numbers."""
 
 import csv
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from matplotlib.figure import Figure
+from semipyro.files import read_json
 from semipyro.inference import Objective
 from shared.run_folder import load_run
 
@@ -198,7 +198,7 @@ def parsed(settings: Settings, seed: int, folder: Path, *, figures: bool = False
 
 def read_run(folder: Path) -> Metrics:
     """What summary.json and metrics.csv of a run tell."""
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = read_json(folder / "summary.json")
     told = ("paper", "data", "seed", "precision", "versions", "map")
     return {name: value for name, value in summary.items() if name not in told} | {"curves": read_curves(folder)}
 
