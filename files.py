@@ -59,7 +59,8 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
 
 def checksum(content: Mapping[str, Any]) -> str:
     """SHA-256 of the content as JSON, whatever the order of its keys; of a checksum that it already has, nothing."""
-    rest = {name: value for name, value in content.items() if name != CHECKSUM}
+    read = json.loads(json.dumps(content))  # whose keys are all text, as those of a file are
+    rest = {name: value for name, value in read.items() if name != CHECKSUM}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 

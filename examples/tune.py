@@ -87,6 +87,12 @@ def run(args: argparse.Namespace) -> None:
     task = make_task(read_data(args))
     rehearse(PAPERS[args.model].build(task.x_dim, task.y_dim, likelihood=task.likelihood), task)
     args.out.mkdir(parents=True, exist_ok=True)
+    with line.answering(store(args)):
+        search(args)
+
+
+def search(args: argparse.Namespace) -> None:
+    """Goes on with the study until it has as many trials as are asked for."""
     study = open_study(args)
     before = finished(study)
     say(f"{before} of {args.trials} trials are done; the study is {name_of_study(args)} in {store(args)}",
@@ -138,10 +144,12 @@ def finished(study: optuna.Study) -> int:
 def worker(args: argparse.Namespace, share: int) -> None:
     """A process that tries its share of settings, or fewer, where other machines were faster."""
     workers.share_cores(args.jobs)
-    study, task = open_study(args), make_task(read_data(args))
-    for _ in range(share):
-        if finished(study) < args.trials and workers.is_wanted():
-            study.optimize(partial(score, args, task), n_trials=1)
+    task = make_task(read_data(args))
+    with line.answering(store(args)):
+        study = open_study(args)
+        for _ in range(share):
+            if finished(study) < args.trials and workers.is_wanted():
+                study.optimize(partial(score, args, task), n_trials=1)
 
 
 def score(args: argparse.Namespace, task: Task, trial: Trial) -> float:

@@ -68,6 +68,12 @@ def test_json_is_read_as_it_was_written(content, tmp_path_factory):
     assert read_json(path, sealed=True) == content
 
 
+def test_keys_that_are_no_text_become_text(tmp_path):
+    write_json(tmp_path / "content.json", {"by class": {2: 0.5, 10: 0.25}, "others": {None: 1, True: 2}})
+    found = {"by class": {"2": 0.5, "10": 0.25}, "others": {"null": 1, "true": 2}}
+    assert read_json(tmp_path / "content.json", sealed=True) == found
+
+
 @pytest.mark.reliability
 def test_damaged_json_is_refused(tmp_path, tries):
     path = tmp_path / "record.json"

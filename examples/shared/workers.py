@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 import torch
@@ -19,10 +20,14 @@ def started(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -
     """Starts a process for each tuple of arguments. None of them outlives the block, even if SIGTERM ends it.
 
     Ctrl-C reaches this process alone, which stops the others: `target` sees a KeyboardInterrupt.
+
+    Raises:
+        ValueError: after the block, what a ValueError or OSError that ended one of them said.
     """
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=stoppable, args=(target, own)) for own in arguments]
+    complaints = context.SimpleQueue()
+    processes = [context.Process(target=stoppable, args=(target, own, complaints)) for own in arguments]
     try:
         for process in processes:
             start_without_ctrl_c(process)
@@ -35,6 +40,8 @@ def started(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -
             process.kill()
             process.join()
         signal.signal(signal.SIGTERM, before)
+    if not complaints.empty():
+        raise ValueError(complaints.get())
 
 
 def start_without_ctrl_c(process: BaseProcess) -> None:
@@ -46,8 +53,11 @@ def start_without_ctrl_c(process: BaseProcess) -> None:
         signal.signal(signal.SIGINT, handler)
 
 
-def stoppable(target: Callable[..., None], arguments: Sequence[Any]) -> None:
-    """Runs the target. SIGTERM raises KeyboardInterrupt in it, once; what the target then ends with is not shown."""
+def stoppable(target: Callable[..., None], arguments: Sequence[Any], complaints: "SimpleQueue[str]") -> None:
+    """Runs the target. SIGTERM raises KeyboardInterrupt in it, once; what the target then ends with is not shown.
+
+    What a ValueError or OSError says, which a user can mend, is one of the complaints.
+    """
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -56,9 +66,12 @@ def stoppable(target: Callable[..., None], arguments: Sequence[Any]) -> None:
     signal.signal(signal.SIGTERM, stop)
     try:
         target(*arguments)
-    except BaseException:
-        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+    except BaseException as error:
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+            return
+        if not isinstance(error, ValueError | OSError):
             raise
+        complaints.put(str(error))
 
 
 def share_cores(jobs: int) -> None:

@@ -4,17 +4,21 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import event
 
 from helpers.example_runs import EXAMPLES, imported
 
@@ -279,7 +283,164 @@ def test_the_cells_of_another_command_stay_in_the_line(line, queue):
     assert set(queue.records()) == {"b"}
 
 
-@pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/cells.db", "postgresql://127.0.0.1:1/none"])
-def test_a_store_that_is_not_there_is_refused(line, url):
-    with pytest.raises(ValueError, match=f"--store {url}"):
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/cells.db", "postgresql://127.0.0.1:1/none",
+                                 "mysql://nobody@nowhere/none"])  # fmt: skip
+def test_a_store_that_is_not_there_is_refused(line, url, monkeypatch):
+    monkeypatch.setattr(line, "PAUSE", 0.0)
+    with pytest.raises(ValueError, match=f"^--store {url}: [^\n]+$"):
         line.open_storage(url)
+
+
+def of_schema(path, version):
+    import_module("experiments.line").open_storage(f"sqlite:///{path}")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
+
+
+def of_another_program(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE studies (title TEXT)")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Path.mkdir, "unable to open database file"),
+        (lambda path: path.write_text("{}"), "file is not a database"),
+        (lambda path: path.write_bytes(b"cells" * 1000), "file is not a database"),
+        (partial(of_schema, version="v99"), "no longer compatible with the table schema.*updating optuna"),
+        (partial(of_schema, version="v2.6.0.a"), "no longer compatible with the table schema.*optuna storage upgrade"),
+        (of_another_program, "studies has no column named study_name"),
+    ],
+    ids=["folder", "JSON", "bytes", "newer", "older", "another program's"],
+)
+def test_a_file_that_is_no_store_is_refused(line, tmp_path, monkeypatch, make, message):
+    monkeypatch.setattr(line, "PAUSE", 0.0)
+    make(tmp_path / "cells.db")
+    with pytest.raises(ValueError, match=f"^--store sqlite:[^\n]*: [^\n]*{message}[^\n]*$"):
+        line.Queue(line.open_storage(f"sqlite:///{tmp_path / 'cells.db'}"), "cells")
+
+
+def test_a_store_may_lie_in_a_folder_with_braces(line, tmp_path):
+    (tmp_path / "{x}").mkdir()
+    line.Queue(line.open_storage(f"sqlite:///{tmp_path / '{x}' / 'cells.db'}"), "cells")
+    assert (tmp_path / "{x}" / "cells.db").exists()
+
+
+def restricted(queue, pragma):
+    event.listen(queue.storage.engine, "connect", lambda connection, _: connection.execute(f"PRAGMA {pragma}"))
+    queue.storage.engine.dispose()
+
+
+def replaced(queue, path, make=lambda _: None):
+    path.unlink()
+    make(path)
+    queue.storage.engine.dispose()
+
+
+def emptied(path):
+    with sqlite3.connect(path) as connection:
+        for table in ("studies", "trials"):
+            connection.execute(f"DELETE FROM {table}")
+
+
+LOST = {  # what becomes of a store in mid-run, and what its database then says
+    "deleted": (lambda queue, path: path.unlink(), "attempt to write a readonly database"),
+    "deleted with its folder": (lambda queue, path: shutil.rmtree(path.parent), "attempt to write a readonly database"),
+    "deleted before a new connection": (replaced, "no such table"),
+    "made anew": (partial(replaced, make=partial(of_schema, version="v3.2.0.a")), "does not exist"),
+    "a folder": (partial(replaced, make=Path.mkdir), "unable to open database file"),
+    "overwritten": (partial(replaced, make=lambda path: path.write_bytes(b"cells" * 1000)), "file is not a database"),
+    "emptied": (lambda queue, path: emptied(path), "does not exist"),
+    "read-only": (lambda queue, path: restricted(queue, "query_only = 1"), "attempt to write a readonly database"),
+    "full": (lambda queue, path: restricted(queue, "max_page_count = 1"), "database or disk is full"),
+}
+
+
+@pytest.mark.reliability
+@pytest.mark.parametrize("how", LOST)
+def test_a_store_that_is_lost_in_mid_run_ends_it_with_one_line(line, tmp_path, how):
+    (tmp_path / "store").mkdir()
+    path = tmp_path / "store" / "cells.db"
+    queue = line.Queue(line.open_storage(f"sqlite:///{path}", grace=3), "cells")
+    lose, message = LOST[how]
+
+    def compute(cell):
+        lose(queue, path)
+        return {**record(cell), "curve": [0.5] * 100_000}
+
+    said = f"^--store sqlite:///{path}: [^\n]*{message}[^\n]*; it must stay, and be writable, until the command ends"
+    with pytest.raises(ValueError, match=said), line.answering(queue.storage.url):
+        work(line, queue, ["a", "b"], compute)
+
+
+def test_an_error_that_is_not_the_store_s_stays_what_it_is(line):
+    with pytest.raises(KeyError, match="x"), line.answering("sqlite:///cells.db"):
+        raise KeyError("x")
+
+
+def test_a_sign_of_life_that_the_store_does_not_take_is_left_out(queue):
+    restricted(queue, "query_only = 1")
+    queue.storage.record_heartbeat(1)
+
+
+AHEAD = "2999-01-01 00:00:00"  # of a clock that was set back since
+
+
+def dead(queue, cell, sign):
+    """A cell whose worker died after its last sign of life."""
+    queue.put([cell])
+    trial = ask(queue)
+    queue.storage.record_heartbeat(trial._trial_id)
+    with queue.storage.engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE trial_heartbeats SET heartbeat = '{sign}' WHERE trial_id = {trial._trial_id}"
+        )
+
+
+@contextmanager
+def living(queue, cell):
+    """A worker that computes a cell until the block ends."""
+    began, ends = threading.Event(), threading.Event()
+
+    def compute():
+        began.set()
+        ends.wait()
+        return record(cell)
+
+    queue.put([cell])
+    thread = threading.Thread(target=queue.take, args=({cell: compute},))
+    thread.start()
+    try:
+        assert began.wait(60)
+        yield
+    finally:
+        ends.set()
+        thread.join()
+
+
+@pytest.mark.reliability
+def test_a_clock_that_was_set_back_holds_no_cell_up(line, tmp_path):
+    """Optuna by itself waits for the clock to catch up."""
+    queue = line.Queue(line.open_storage(f"sqlite:///{tmp_path / 'cells.db'}", grace=1), "cells")
+    dead(queue, "a", AHEAD)
+    work(line, queue, ["a"], record)
+    assert queue.records() == {"a": record("a")}
+
+
+@pytest.mark.reliability
+def test_cells_are_given_back_of_dead_workers_alone(line, tmp_path):
+    queue, other = (line.Queue(line.open_storage(f"sqlite:///{tmp_path / 'cells.db'}", grace=4), "cells") for _ in "ab")
+    with living(other, "c"):
+        dead(queue, "a", AHEAD)
+        dead(queue, "b", "2000-01-01 00:00:00")
+        assert line.give_back([queue], 4) == {queue: ["a", "b"]}
+        assert set(queue.running().values()) == {"c"}
+    assert set(queue.records()) == {"c"}
+    work(line, queue, ["a", "b"], record)
+    assert set(queue.records()) == {"a", "b", "c"}
+
+
+def test_nothing_is_waited_for_where_no_cell_is_taken(line, queue, monkeypatch):
+    monkeypatch.setattr(line.time, "sleep", lambda _: pytest.fail("waited"))
+    assert line.give_back([queue], 600) == {queue: []}

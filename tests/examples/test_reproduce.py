@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
+from semipyro.files import read_json, write_json
 
 from helpers.example_runs import EXAMPLES, call, imported
 
@@ -68,6 +70,15 @@ def shown(script, tmp_path):
         return done.returncode, done.stdout, done.stderr
 
     return show
+
+
+@pytest.fixture
+def smoke_cell(script):
+    """A cell of seconds, and a record that it could have."""
+    (cell,) = script.EXPERIMENTS["thesis-moons"].cells("smoke")
+    metrics = {"accuracy_snapshot": 0.9, "accuracy_end": 0.8, "curves": {"test_accuracy": [0.9, 0.8]}}
+    measured = {"metrics": metrics, "epochs": 2, "minutes": 0.1, "versions": {}, "commit": None, "machine": "a machine"}
+    return SimpleNamespace(cell=cell, record=script.records.about(cell) | measured)
 
 
 def cells(script, budget="smoke"):
@@ -243,13 +254,12 @@ def test_show_of_all_has_the_measured_numbers(shown, script, results):
 def test_seeds_become_a_mean_and_a_standard_deviation(shown, results):
     path = results / FULL / "smoke" / "m2-alpha-1-seed0.json"
     desk = results / FULL / "desk"
-    desk.mkdir()
     experiment = import_module("reproduce").EXPERIMENTS[FULL]
     settings = experiment.settings("desk")["m2-alpha-1"]
     for seed, accuracy in enumerate((0.9, 0.92, 0.97)):
-        record = json.loads(path.read_text()) | {"settings": settings, "seed": seed, "budget": "desk", "epochs": 40}
+        record = read_json(path) | {"settings": settings, "seed": seed, "budget": "desk", "epochs": 40}
         record["metrics"]["test_accuracy"] = accuracy
-        (desk / f"m2-alpha-1-seed{seed}.json").write_text(json.dumps(record))
+        write_json(desk / f"m2-alpha-1-seed{seed}.json", record)
     _, printed, _ = shown(f"show {FULL}")
     assert re.search(r"M2, α = 1, % +92.0 ± 2.6 +93.0 ± 3.6 +desk +3 +40 ", printed)
 
@@ -315,34 +325,6 @@ def test_wrong_use_is_one_line_and_status_2(shown, script, tmp_path, monkeypatch
     assert said.count("\n") == 1
 
 
-def test_a_record_of_other_settings_is_not_taken_for_this_cell_s(shown, results):
-    path = results / FULL / "smoke" / "m2-alpha-1-seed0.json"
-    record = json.loads(path.read_text())
-    record["settings"]["flags"]["learning_rate"] = 0.5
-    path.write_text(json.dumps(record))
-    status, _, complaint = shown(f"show {FULL}")
-    assert status == 2
-    assert "m2-alpha-1-seed0.json was measured with other settings (flags); move it away" in complaint
-
-
-def test_precision_is_the_machine_s_affair(script, results):
-    cell = next(cell for cell in cells(script, "desk") if cell.settings.get("flags", {}).get("precision") == "auto")
-    measured = script.records.about(cell) | dict.fromkeys(script.records.FIELDS[5:])
-    for precision in ("32", "bf16"):
-        measured["settings"] = {**cell.settings, "flags": {**cell.settings["flags"], "precision": precision}}
-        cell.path(results).parent.mkdir(exist_ok=True, parents=True)
-        cell.path(results).write_text(json.dumps(measured))
-        assert script.records.find(cell, results) == measured
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"metrics": {}}'])
-def test_a_file_that_is_no_record_is_named(shown, results, content):
-    (results / FULL / "smoke" / "m2-alpha-1-seed0.json").write_text(content)
-    status, _, complaint = shown(f"show {FULL}")
-    assert status == 2
-    assert "m2-alpha-1-seed0.json is not the record of a cell" in complaint
-
-
 def numbers_of(path):
     """A record but for its times."""
     record = json.loads(path.read_text())
@@ -399,6 +381,48 @@ def test_a_cell_that_was_stopped_waits_for_nobody(smoke, tmp_path, stop):
     assert time.monotonic() - start < 200
     name = "kingma-table1/smoke/m1-m2-100-seed0.json"
     assert numbers_of(tmp_path / "results" / name) == numbers_of(smoke[0] / "results" / name)
+
+
+def test_a_store_that_is_deleted_in_mid_run_is_one_line_and_status_2(script, smoke_cell, monkeypatch, tmp_path):
+    """What the worker has computed is kept all the same."""
+
+    def compute(*_):
+        (tmp_path / "work" / "cells.db").unlink()
+        return smoke_cell.record
+
+    monkeypatch.setattr(script, "compute_all", lambda args, cells, say: script.worker(args, cells))
+    monkeypatch.setattr(script.workers, "share_cores", lambda jobs: None)
+    monkeypatch.setattr(script.records, "compute", compute)
+    done = call(script, f"run thesis-moons --budget smoke --results {tmp_path} --work {tmp_path / 'work'}", tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(r"reproduce.py: error: --store sqlite:\S+: [^\n]+; it must stay, [^\n]+\n", done.stderr)
+    assert script.records.find(smoke_cell.cell, tmp_path) == smoke_cell.record
+
+
+def test_cells_of_dead_workers_are_given_back(script, tmp_path):
+    """Of one that died before its first sign of life."""
+    (tmp_path / "work").mkdir()
+    flags = f"--budget smoke --work {tmp_path / 'work'} --grace 1"
+    queue = script.line(script.parser().parse_args(["run", "thesis-moons", *flags.split()]), "thesis-moons")
+    queue.put(["m2-seed0@0123abcd"])
+    with pytest.warns(UserWarning, match="Heartbeat of storage"):
+        queue.study.ask()
+    for told in (
+        "thesis-moons.smoke m2-seed0@0123abcd: given back, as its worker gave no sign of life\n",
+        "no cell is another worker's\n",
+    ):
+        done = call(script, f"release thesis-moons {flags}", tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
+
+
+def test_what_workers_cannot_go_on_from_is_said_once(script):
+    def wait():
+        with script.workers.started(int, [("one",), ("one",)]) as processes:
+            for process in processes:
+                process.join()
+
+    with pytest.raises(ValueError, match="^invalid literal for int.*'one'$"):
+        wait()
 
 
 def test_results_that_are_no_folder_are_refused_before_anything_is_computed(script, tmp_path):

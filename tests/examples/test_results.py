@@ -1,15 +1,19 @@
-"""Numbers in the README come from files that a command wrote."""
+"""Numbers in the README come from files that a command wrote, and that nobody changed since."""
 
-import json
 import re
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from semipyro.files import read_json
+
+from helpers.example_runs import imported
 
 ROOT = Path(__file__).resolve().parents[2]
+WRITTEN = sorted((ROOT / "results").rglob("*.json"))
+RECORDS = [path for path in WRITTEN if path.parent.name in ("smoke", "desk", "paper")]
 SUMMARIES = sorted((ROOT / "results").rglob("summary.json"))
-M2 = [path for path in SUMMARIES if json.loads(path.read_text())["paper"] == "m2"]
+M2 = [path for path in SUMMARIES if read_json(path)["paper"] == "m2"]
 OTHERS = [path for path in SUMMARIES if path not in M2]
 COMPARISONS = sorted((ROOT / "results").rglob("comparison.json"))
 PAGES = (ROOT / "README.md", ROOT / "results" / "scripts.md")  # of M2's runs, and of the others
@@ -29,7 +33,7 @@ def measured(found):
 
 @pytest.mark.parametrize("path", M2, ids=lambda path: path.parent.name)
 def test_the_readme_s_row_of_m2_is_what_was_measured(path):
-    found, folder = json.loads(path.read_text()), path.parent.relative_to(ROOT).as_posix()
+    found, folder = read_json(path), path.parent.relative_to(ROOT).as_posix()
     cells = row_of(path, PAGES[0])
     assert cells[0] == f"[seed {found['seed']}, {found['epochs']} epochs]({folder})"
     assert cells[1:] == [*measured(found), f"{found['seconds'] / 60:.0f}"]
@@ -37,7 +41,7 @@ def test_the_readme_s_row_of_m2_is_what_was_measured(path):
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.parent.name)
 def test_the_row_of_another_model_is_what_was_measured(path):
-    found, settings = json.loads(path.read_text()), json.loads((path.parent / "settings.json").read_text())
+    found, settings = read_json(path), read_json(path.parent / "settings.json")
     assert row_of(path, PAGES[1])[1:6] == [*measured(found), str(found["epochs"]), f"{found['seconds'] / 60:.0f}"]
     assert settings["epochs"] == found["epochs"]
     assert settings["paper"] == found["paper"]
@@ -45,9 +49,9 @@ def test_the_row_of_another_model_is_what_was_measured(path):
 
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.parent.name)
 def test_the_table_of_guides_is_what_was_measured(path):
-    found, folder = json.loads(path.read_text()), path.parent.relative_to(PAGES[1].parent).as_posix()
+    found, folder = read_json(path), path.parent.relative_to(PAGES[1].parent).as_posix()
     lines = [line for line in PAGES[1].read_text().splitlines() if f"({folder})" in line]
-    settings = json.loads((path.parent / "settings.json").read_text())
+    settings = read_json(path.parent / "settings.json")
     assert (found["paper"], found["epochs"]) == (settings["paper"], settings["epochs"])
     assert len(lines) == len(found["rows"])
     for line, row in zip(lines, found["rows"], strict=True):
@@ -59,7 +63,7 @@ def test_the_table_of_guides_is_what_was_measured(path):
 def test_the_guide_s_table_is_what_was_measured(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
     own_data = import_module("own_data")
-    cells = json.loads((ROOT / "results" / "own_data" / "cells.json").read_text())["cells"]
+    cells = read_json(ROOT / "results" / "own_data" / "cells.json")["cells"]
     page = (ROOT / "docs" / "which_model.md").read_text()
     first, last = own_data.MARKS
     assert page.split(first)[1].split(last)[0].strip() == own_data.markdown(cells)
@@ -68,10 +72,38 @@ def test_the_guide_s_table_is_what_was_measured(monkeypatch):
         assert (ROOT / "docs" / image).exists()
 
 
-def test_the_page_of_the_experiments_is_what_was_measured(monkeypatch, tmp_path):
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.parent.name)
+def test_every_file_is_what_was_written(path):
+    """By its checksum: a number that was changed by hand is found."""
+    assert read_json(path, sealed=True)
+
+
+@pytest.fixture(scope="module")
+def reproduce():
+    with imported("reproduce") as module:
+        yield module
+
+
+def test_every_record_is_that_of_the_cell_in_whose_place_it_lies(reproduce):
+    cells = {cell.path(ROOT / "results"): cell for experiment in reproduce.EXPERIMENTS.values()
+             for budget in reproduce.BUDGETS for cell in experiment.cells(budget)}  # fmt: skip
+    assert len(RECORDS) > 100
+    for path in RECORDS:
+        assert reproduce.records.find(cells[path], ROOT / "results") is not None
+
+
+def test_a_number_changed_by_hand_is_found_in_every_record(tmp_path):
+    for path in RECORDS:
+        text = path.read_text()
+        at = re.compile(r'"metrics": \{.*?: -?\d*\.?(\d)', re.DOTALL).search(text).start(1)
+        copy = tmp_path / path.name
+        copy.write_text(f"{text[:at]}{9 - int(text[at])}{text[at + 1 :]}")
+        with pytest.raises(ValueError, match="was changed or damaged after it was written"):
+            read_json(copy, sealed=True)
+
+
+def test_the_page_of_the_experiments_is_what_was_measured(reproduce):
     """Written anew from the records that are in the repository."""
-    monkeypatch.syspath_prepend(ROOT / "examples")
-    reproduce = import_module("reproduce")
     page = reproduce.report.page(reproduce.EXPERIMENTS.values(), ROOT / "results", reproduce.INTRODUCTION)
     assert page == (ROOT / "results" / "README.md").read_text()
 

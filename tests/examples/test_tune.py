@@ -189,3 +189,18 @@ def test_wrong_use_is_one_line_and_status_2(script, own, monkeypatch, flags, com
     assert (done.returncode, done.stdout) == (2, "")
     assert complaint in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_store_that_is_deleted_in_mid_run_ends_it_with_one_line(script, own, monkeypatch, tmp_path):
+    """Of itself Optuna ends it with an AssertionError or an UnboundLocalError."""
+    monkeypatch.chdir(own)
+    args = script.parser().parse_args(f"--data own.npz --epochs 1 --trials 2 --out {tmp_path}".split())
+
+    def fit(*_, **__):
+        (tmp_path / "study.db").unlink()
+        return [{"validation_accuracy": 0.5}]
+
+    monkeypatch.setattr(script, "fit", fit)
+    monkeypatch.setattr(script.workers, "share_cores", lambda jobs: None)
+    with pytest.raises(ValueError, match=f"^--store sqlite:///{tmp_path}/study.db: [^\n]+; it must stay"):
+        script.worker(args, 2)
