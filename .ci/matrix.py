@@ -43,15 +43,22 @@ def oldest(setup: str) -> str:
 
 
 def run(name: str, python: str) -> dict[str, str]:
-    """Sets up the environment, runs the suite and returns the table's row; a CalledProcessError where pip fails."""
+    """Sets up the environment, runs the suite and returns the table's row.
+
+    Raises:
+        CalledProcessError: pip failed, or pytest did not come to its end.
+    """
     environment, result, constraints = CACHE / name, CACHE / f"{name}.xml", CACHE / f"{name}.txt"
     minor, versions = name.split("-")
     result.unlink(missing_ok=True)
     constraints.write_text(oldest((ROOT / "setup.cfg").read_text()) if versions == "oldest" else "")
     with (CACHE / f"{name}.log").open("w") as log:
 
-        def call(*command: object, check: bool = True) -> None:
-            subprocess.run([*map(str, command)], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=check)
+        def call(*command: object, statuses: tuple[int, ...] = (0,)) -> None:
+            done = subprocess.run([*map(str, command)], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=False)
+            if done.returncode not in statuses:
+                result.unlink(missing_ok=True)  # of a suite that was stopped
+                done.check_returncode()
 
         try:
             call(python, "-m", "venv", "--clear", environment)
@@ -59,7 +66,7 @@ def run(name: str, python: str) -> dict[str, str]:
             shown = f"from importlib.metadata import version; print(*map(version, {SHOWN!r}))"
             found = subprocess.check_output([environment / "bin" / "python", "-c", shown], text=True).split()
             pytest = [environment / "bin" / "pytest", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
-            call(*pytest, f"--junitxml={result}", check=False)
+            call(*pytest, f"--junitxml={result}", statuses=(0, 1))  # 1: tests failed
         finally:
             shutil.rmtree(environment, ignore_errors=True)
     suite = counts(result)
@@ -114,8 +121,8 @@ def main(asked: list[str]) -> int:
         print(f"{name}: .matrix/{name}.log has what it says", flush=True)
         try:
             row = run(name, found[name])
-        except (subprocess.CalledProcessError, FileNotFoundError):  # pip failed, or pytest before it wrote its result
-            print(f"{name}: broke off")
+        except subprocess.CalledProcessError as error:
+            print(f"{name}: {error}")
         else:
             add(row)
             print(f"{name}: {row['passed']} passed, {row['failed']} failed, {row['skipped']} skipped")

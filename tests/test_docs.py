@@ -26,7 +26,7 @@ FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)")
 PAGE = ROOT / contract.PAGE
 MOST_LINES = 25  # a class of the page has fewer
-NARROW = ["--hidden", "20", "--batch-size", "1000"]  # for images by the ten thousand, whose default networks are wide
+NARROW = ["--hidden", "20", "--batch-size", "1000", "--no-figures"]  # of images by the ten thousand
 MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(?:work|root|tmp|home|Users)/\w")
 
 
