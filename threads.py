@@ -9,6 +9,7 @@ import os
 import threading
 from contextlib import ContextDecorator
 
+import torch
 from pyro.poutine import runtime
 
 
@@ -17,15 +18,20 @@ class ProcessLock(ContextDecorator):
 
     A child has one thread, the one that forked it. Where another thread held the lock, nobody in the child could give
     it back: there the lock starts free, and Pyro's stack without the handlers that the other thread had put on it.
+    PyTorch's own threads are gone as well, and would be waited for: with the lock, a child computes with one.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._holders: list[int] = []  # the thread that holds the lock, as many times as it does
+        self._forked = False
         if hasattr(os, "register_at_fork"):  # where processes can be forked
             os.register_at_fork(after_in_child=self._leave_other_threads)
 
     def __enter__(self) -> None:
+        if self._forked:
+            torch.set_num_threads(1)
+            self._forked = False
         self._lock.acquire()
         self._holders.append(threading.get_ident())
 
@@ -34,6 +40,7 @@ class ProcessLock(ContextDecorator):
         self._lock.release()
 
     def _leave_other_threads(self) -> None:
+        self._forked = True
         if threading.get_ident() in self._holders:
             return
         if self._holders:

@@ -18,6 +18,8 @@ from .drawn import PushedForward
 from .mlp import MLP
 
 MIN_SCALE = 1e-4  # the least σ that a network gives, so that a constant column does not end in an infinite density
+MAX_LOG_SCALE = 20.0  # σ beyond e²⁰ is of no use, and σ² would overflow for a row far away from all others
+MAX_FACTOR = 1e6  # the most standard deviations σ that a column of a low-rank covariance adds to a unit
 
 
 class GreyBernoulli(dist.Bernoulli):
@@ -56,10 +58,18 @@ class BernoulliNet(nn.Module):
         return GreyBernoulli(logits=self.mlp(*conditions)).to_event(1)
 
 
-class NormalNet(nn.Module):
-    """p(z | c) = N(z; μ(c), diag σ²(c)), μ and log(σ − 10⁻⁴) linear in the last hidden layer; or σ fixed to `scale`.
+def _scale(s: Tensor, least: float | Tensor = MIN_SCALE) -> Tensor:
+    """σ = exp(min(s, 20)) + σ₀, between `least` = σ₀ and e²⁰ + σ₀ for any s."""
+    return s.clamp(max=MAX_LOG_SCALE).exp() + least
 
-    The weights of log σ start at zero, so that σ starts at 1 everywhere. Random weights would give a few units a tiny
+
+class NormalNet(nn.Module):
+    """p(z | c) = N(z; μ(c), diag σ²(c)), σ = exp(min(s(c), 20)) + σ₀, μ and s linear in the last hidden layer.
+
+    σ₀ is 10⁻⁴, or for each unit what `bound_below` was given, so that σ lies between σ₀ and e²⁰ + σ₀, and no finite c
+    ends in NaN. With `scale`, σ is fixed to it.
+
+    The weights of s start at zero, so that σ starts at 1 + σ₀ everywhere. Random weights would give a few units a tiny
     σ. Two layers of latents have quadratic forms that divide by σ, and training would break in its first steps.
     """
 
@@ -73,19 +83,31 @@ class NormalNet(nn.Module):
         self.mlp = MLP(in_dims, dim if scale else 2 * dim, **mlp)
         if scale is None:
             nn.init.zeros_(self.mlp.last.weight.data[dim:])
+        self.min_scale: Tensor | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes the state of a pickle, also of version 0.1, which knew no other σ₀ than 10⁻⁴."""
+        super().__setstate__({"min_scale": None, **state})
+
+    def bound_below(self, min_scale: Sequence[float]) -> None:
+        """Gives each unit a σ₀ of its own. It is no weight: what loads the weights calls this, too."""
+        del self.min_scale
+        self.register_buffer("min_scale", torch.tensor(min_scale), persistent=False)
 
     def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
         """The distribution given the conditions."""
         output = self.mlp(*conditions)
         if self.scale is not None:
             return dist.Normal(output, torch.full_like(output, self.scale)).to_event(1)
-        loc, log_scale = output.chunk(2, dim=-1)
-        return dist.Normal(loc, log_scale.exp() + MIN_SCALE).to_event(1)
+        loc, s = output.chunk(2, dim=-1)
+        return dist.Normal(loc, _scale(s, MIN_SCALE if self.min_scale is None else self.min_scale)).to_event(1)
 
 
 class LowRankNormalNet(nn.Module):
     """q(z | c) = N(z; μ(c), W(c) W(c)ᵀ + diag σ²(c)), W with `rank` columns: a Gaussian whose units are correlated.
 
+    σ = exp(min(s(c), 20)) + 10⁻⁴, and μ, s and W are linear in the last hidden layer; the entries of W are at most
+    10⁶ σ in size, so that the covariance has a Cholesky factor for any finite c.
     The weights of W start small but not at zero, because at W = 0 a bound has no gradient in W.
     """
 
@@ -101,9 +123,11 @@ class LowRankNormalNet(nn.Module):
 
     def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
         """The distribution given the conditions."""
-        loc, log_scale, factor = self.mlp(*conditions).split([self.dim, self.dim, self.rank * self.dim], dim=-1)
-        variance = (log_scale.exp() + MIN_SCALE) ** 2
-        return dist.LowRankMultivariateNormal(loc, factor.unflatten(-1, (self.dim, self.rank)), variance)
+        loc, s, factor = self.mlp(*conditions).split([self.dim, self.dim, self.rank * self.dim], dim=-1)
+        scale = _scale(s)
+        most = MAX_FACTOR * scale.unsqueeze(-1)
+        factor = factor.unflatten(-1, (self.dim, self.rank)).clamp(-most, most)
+        return dist.LowRankMultivariateNormal(loc, factor, scale**2)
 
 
 class BoundedNormalNet(nn.Module):

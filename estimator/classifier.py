@@ -1,6 +1,8 @@
 """The estimator: what scikit-learn asks of it. Its networks, labels, settings and files have modules of their own."""
 
 import copy
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -11,11 +13,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.metrics import accuracy_score
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
 
+from ..checks import check_counts
 from ..data.labels import known_labels
 from ..inference import Objective
 from ..inference.evaluation.measures import ROWS
@@ -23,19 +25,27 @@ from ..inference.evaluation.same_noise import SameNoise
 from ..modules import evaluating
 from . import files
 from .labels import HeldOut, encode_labels, encode_rows, find_classes, hold_out
-from .networks import OBJECTIVE, Networks, build, describe
+from .networks import OBJECTIVE, Networks, build, describe_settings
 from .randomness import PREDICTION_SEED, kept_apart, seed_from
+from .scaling import fit_scaler, is_farthest, least_scales, scaled
 from .settings import architecture, check_same_architecture, check_settings
 
 FITTED = "n_iter_"  # the attribute that a fitted estimator has
+
+ONE_CLASS = (
+    "one class is left to predict: the labels in y are all {!r}, and {} rows have none. -1 means that a label is "
+    "unknown; where it is a class of its own, give it another name, such as with np.where(y == -1, 0, y)"
+)
 
 
 class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin, TransformerMixin, BaseEstimator):
     """Any classifying model of the papers, learnt from rows with and without labels.
 
     X is (N, D), dense. Where all its values lie in [0, 1], they are taken as probabilities of binary variables; other
-    values are standardised, column by column, and modelled as Gaussian. y holds a label for each row, of any type,
-    and -1, None or NaN where the label is unknown ("-1" too, which is what NumPy makes of -1 among strings).
+    values are standardised, column by column, and modelled as Gaussian. y holds a label for each row, an integer, a
+    whole float, a boolean or a string, and -1, None or NaN where the label is unknown ("-1" too, which is what NumPy
+    makes of -1 among strings; of NaN it makes the class "nan", unless the array has dtype=object). What a masked array
+    hides is unknown. Other labels, such as dates, bytes or tuples, are refused.
 
     In grids and cross-validation leave `scoring` as it is: `score` leaves the rows without a label out, while
     scikit-learn's own scorers count them as wrong. Calibrate on rows with labels:
@@ -150,14 +160,18 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
 
         Args:
             X: (N, D).
-            y: (N,) labels; -1, None or NaN where unknown.
+            y: (N,) integers, whole floats, booleans or strings; -1, None or NaN where the label is unknown.
             validation: further `(X, y)`; the training stops when the accuracy on their labels no longer rises, and
                 the weights of the best epoch are kept.
 
         Raises:
             ValueError: an unknown model or setting, NaN in X, values outside [0, 1] with likelihood="bernoulli", no
-                label at all, unless the model can cluster, or other networks than those that warm_start goes on with.
+                label at all, unless the model can cluster, labels of other types or of several, columns of one name, or
+                other networks than those that warm_start goes on with.
             TypeError: X is sparse.
+
+        Warns:
+            UserWarning: the labels are all of one class, as where y was -1 and 1 for two classes.
         """
         again = self.warm_start and hasattr(self, FITTED)
         learner = copy.copy(self)
@@ -193,17 +207,23 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         return rows
 
     def _rows(self, X: ArrayLike, *, reset: bool = False, **checks: Any) -> NDArray[Any]:
-        rows: NDArray[Any] = validate_data(self, X, dtype=(np.float64, np.float32), reset=reset, **checks)
+        counts = Counter(getattr(X, "columns", ()))
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise ValueError(f"X must have columns of different names, got {twice[0]!r} twice; rename one of them")
+        with np.errstate(invalid="ignore"):  # of infinities, which are refused
+            rows: NDArray[Any] = validate_data(self, X, dtype=(np.float64, np.float32), reset=reset, **checks)
         return rows
 
     def _begin(self, rows: NDArray[Any], labels: NDArray[Any]) -> None:
         """What the data and the settings decide before there are networks."""
         self.architecture_ = architecture(vars(self))
         self.classes_ = find_classes(labels, self.extra_classes)
+        if len(self.classes_) == 1:
+            warnings.warn(ONE_CLASS.format(self.classes_.tolist()[0], len(rows) - len(labels)), stacklevel=4)
         within = bool(rows.min() >= 0 and rows.max() <= 1)
         self.likelihood_ = ("bernoulli" if within else "normal") if self.likelihood == "auto" else self.likelihood
         self._check_range(rows)
-        self.scaler_ = StandardScaler().fit(rows) if self.likelihood_ == "normal" else None
+        self.scaler_ = fit_scaler(rows) if self.likelihood_ == "normal" else None
         self.seed_ = seed_from(self.random_state)
         self.history_: list[dict[str, float]] = []
 
@@ -223,7 +243,7 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         training = self._training(seed, again)
         torch.manual_seed(seed)
         if not again:
-            self.networks_ = self._build(x.shape[1])
+            self.networks_ = self._build(x)
             self.networks_.prepare(x, **training)
         self._finish(self.networks_.learn(x, y, held_out, **training), x)
 
@@ -240,13 +260,11 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
             "seed": seed,
         }
 
-    def _build(self, x_dim: int) -> Networks:
-        shape = {"z_dim": int(self.z_dim), "hidden": tuple(map(int, self.hidden))}
-        flow = {"flow": self.flow, "flow_length": self.flow_length, "flow_amortised": self.flow_amortised}
-        further = {**(flow if self.flow is not None else {}), **(self.settings or {})}
-        description = describe(
-            self.model, x_dim=x_dim, y_dim=len(self.classes_), likelihood=self.likelihood_, shape=shape, further=further
-        )
+    def _build(self, x: Tensor) -> Networks:
+        description = describe_settings(
+            vars(self), x_dim=x.shape[1], y_dim=len(self.classes_), likelihood=self.likelihood_,
+            min_scale=None if self.scaler_ is None else least_scales(x),
+        )  # fmt: skip
         try:
             return build(description)
         except TypeError as error:
@@ -273,8 +291,7 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         return self._scaled(rows), codes if len(labels) else None
 
     def _scaled(self, X: NDArray[Any]) -> Tensor:
-        """X as the networks see it, in single precision."""
-        return torch.tensor(np.asarray(X if self.scaler_ is None else self.scaler_.transform(X), dtype=np.float32))
+        return scaled(X, self.scaler_)
 
     # Using
 
@@ -316,7 +333,8 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
 
         Under a normal likelihood it is the density of X in its own units: log p of a standardised row, less the sum of
         the logarithms of the columns' scales. Under a Bernoulli likelihood it is the logarithm of the probability of a
-        binary row; of values between 0 and 1 it is the cross-entropy term that training has, not a density.
+        binary row; of values between 0 and 1 it is the cross-entropy term that training has, not a density. A row with
+        a value 10⁹ standard deviations from the mean, or farther, has −∞.
 
         "Importance weighted autoencoders" (Burda et al., 2015), arXiv:1509.00519, eq. (8).
 
@@ -324,8 +342,11 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
             ValueError: values outside [0, 1] with a Bernoulli likelihood.
         """
         check_is_fitted(self, FITTED)
-        rows = self.networks_.likelihood_rows()
-        found = self._of_rows(X, self.networks_.log_likelihood, rows, in_range=True)
+
+        def log_likelihood(x: Tensor) -> Tensor:
+            return self.networks_.log_likelihood(x).masked_fill(is_farthest(x), -np.inf)
+
+        found = self._of_rows(X, log_likelihood, self.networks_.likelihood_rows(), in_range=True)
         return found if self.scaler_ is None else found - np.log(self.scaler_.scale_).sum()
 
     def sample(self, n: int = 1, y: Any = None) -> NDArray[np.float64]:
@@ -338,17 +359,27 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
             y: one class for all of them, or n classes; None to draw the classes too.
 
         Raises:
-            ValueError: another number of classes than n, or a class that the model does not know, or hardly ever draws.
+            ValueError: n is no count, another number of classes than n, or a class that the model does not know, or
+                hardly ever draws.
         """
         check_is_fitted(self, FITTED)
+        check_counts(n=n)
         if y is not None and np.shape(y) not in ((), (n,)):
             raise ValueError(f"y must be one class, or n = {n} of them, got the shape {np.shape(y)}")
-        labels = None if y is None else np.broadcast_to(np.asarray(y), (n,))
-        codes = None if labels is None else torch.as_tensor(encode_labels(labels, self.classes_))
+        codes = None if y is None else self._codes([y] * int(n) if np.shape(y) == () else y)
         with self._predicting():
             torch.manual_seed(seed_from(self.random_state))
             x = self.networks_.sample(n, codes).numpy()
         return x if self.scaler_ is None else self.scaler_.inverse_transform(x)
+
+    def _codes(self, y: ArrayLike) -> Tensor:
+        """The codes of labels, none of which is unknown."""
+        known, labels = known_labels(y)
+        if not known.all():
+            raise ValueError(
+                "y must name a class for each row, got -1, None or NaN; leave y out to draw the classes too"
+            )
+        return torch.as_tensor(encode_labels(labels, self.classes_))
 
     def _of_rows(
         self, X: ArrayLike, function: Callable[[Tensor], Tensor], rows: int = ROWS, *, in_range: bool = False

@@ -1,6 +1,7 @@
 """Labels and classes: which classes there are, what their numbers are, and which rows training must not lose.
 
-Labels are of any type. Inside, a label is the place of its class in `classes_`, its code, and -1 where it is unknown.
+Labels are integers, whole floats, booleans or strings, as `data.labels` reads them. Inside, a label is the place of its
+class in `classes_`, its code, and -1 where it is unknown.
 """
 
 import math

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from ..distributions import NormalNet
 from ..inference import Objective, log_likelihood, sample
 from ..inference.evaluation.features import draw_features, features
 from ..inference.evaluation.measures import DRAWS
@@ -27,6 +28,7 @@ from .training import History, train
 
 M1, STACKED = "m1", "m1-m2"  # the rows of `papers.PAPERS` that make the first and the second of two stages
 FEATURES, OBJECTIVE = "features_", "objective_"  # what descriptions and files call the two stages
+MIN_SCALE = "min_scale"  # what descriptions call the least σ of each column
 LIKELIHOOD_DRAWS = 100  # of the latents, for the importance-weighted likelihood
 
 Description: TypeAlias = Mapping[str, Sequence[Any]]  # stage → (row of `papers.PAPERS`, keywords of its `build`)
@@ -168,7 +170,14 @@ class TwoStages(Networks):
 
 
 def describe(
-    row: str, *, x_dim: int, y_dim: int, likelihood: str, shape: Mapping[str, Any], further: Mapping[str, Any]
+    row: str,
+    *,
+    x_dim: int,
+    y_dim: int,
+    likelihood: str,
+    shape: Mapping[str, Any],
+    further: Mapping[str, Any],
+    min_scale: Sequence[float] | None = None,
 ) -> Description:
     """The rows of `papers.PAPERS` that networks are made of, with the keywords of their `build`.
 
@@ -179,19 +188,40 @@ def describe(
         likelihood: of x given the latents.
         shape: `z_dim` and `hidden`, of every stage.
         further: keywords of `row` alone.
+        min_scale: the least σ of each column of x, where p(x | ·) is normal and its σ is learnt.
     """
+    data = {"x_dim": x_dim, "likelihood": likelihood, **({} if min_scale is None else {MIN_SCALE: list(min_scale)})}
     if row != STACKED:
-        return {OBJECTIVE: (row, {"x_dim": x_dim, "y_dim": y_dim, "likelihood": likelihood, **shape, **further})}
+        return {OBJECTIVE: (row, {**data, "y_dim": y_dim, **shape, **further})}
     return {
-        FEATURES: (M1, {"x_dim": x_dim, **shape, "likelihood": likelihood}),
+        FEATURES: (M1, {**data, **shape}),
         OBJECTIVE: (row, {"x_dim": shape["z_dim"], "y_dim": y_dim, **shape, **further}),
     }
 
 
+def describe_settings(
+    settings: Mapping[str, Any], *, x_dim: int, y_dim: int, likelihood: str, min_scale: Sequence[float] | None = None
+) -> Description:
+    """`describe` for the settings of an estimator."""
+    flow = {name: settings[name] for name in ("flow", "flow_length", "flow_amortised")}
+    return describe(
+        settings["model"], x_dim=x_dim, y_dim=y_dim, likelihood=likelihood, min_scale=min_scale,
+        shape={"z_dim": int(settings["z_dim"]), "hidden": tuple(map(int, settings["hidden"]))},
+        further={**(flow if settings["flow"] is not None else {}), **(settings["settings"] or {})},
+    )  # fmt: skip
+
+
 def build(description: Description) -> Networks:
     """Untrained networks, in single precision."""
-    stages = description.items()
-    return assemble(description, {name: PAPERS[row].build(**settings).float() for name, (row, settings) in stages})
+    return assemble(description, {name: _objective(*stage) for name, stage in description.items()})
+
+
+def _objective(row: str, settings: Mapping[str, Any]) -> Objective:
+    networks = {name: value for name, value in settings.items() if name != MIN_SCALE}
+    objective = PAPERS[row].build(**networks).float()
+    if MIN_SCALE in settings and isinstance(objective.model.p_x, NormalNet):
+        objective.model.p_x.bound_below(settings[MIN_SCALE])
+    return objective
 
 
 def assemble(description: Description, objectives: Mapping[str, Objective]) -> Networks:

@@ -6,8 +6,10 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from ..checks import check_choice, check_counts
+from ..distributions import FLOWS
 from ..inference import check_fit_settings
 from ..papers import CLASSIFYING
 from .randomness import NUM_SEEDS
@@ -18,6 +20,7 @@ LIKELIHOODS = ("auto", "bernoulli", "normal")
 COUNTS = {  # settings that are integers, and the least that each may be
     "flow_length": 1, "z_dim": 1, "extra_classes": 0, "batch_size": 1, "n_iter_no_change": 1, "num_draws": 1,
 }  # fmt: skip
+MOST_DRAWS = 10_000  # more would take all memory
 ARCHITECTURE = (  # settings that the networks are made of
     "model", "flow", "flow_length", "flow_amortised", "z_dim", "hidden", "likelihood", "extra_classes", "settings",
 )  # fmt: skip
@@ -37,8 +40,13 @@ def check_settings(given: Mapping[str, Any]) -> None:
     )  # fmt: skip
     for name, least in COUNTS.items():
         check_counts(least, **{name: given[name]})
+    if given["num_draws"] > MOST_DRAWS:
+        raise ValueError(f"num_draws must be at most {MOST_DRAWS}, got {given['num_draws']}; its error falls with its "
+                         "root, so that a hundred draws are many")  # fmt: skip
     _check_hidden(given["hidden"])
     _check_further(given["settings"])
+    if given["flow"] is not None and not callable(given["flow"]):
+        check_choice(FLOWS, flow=given["flow"])
     _check_random_state(given["random_state"])
     check_choice(LIKELIHOODS, likelihood=given["likelihood"])
     _check_extra_classes(given["extra_classes"], given["model"])
@@ -52,6 +60,8 @@ def _check_hidden(hidden: Any) -> None:
 
 
 def _check_further(settings: Mapping[str, Any] | None) -> None:
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ValueError(f"settings must be a mapping from keywords to values, or None, got {settings!r}")
     if taken := sorted({*FROM_DATA, *ARCHITECTURE} & {*(settings or {})}):
         raise ValueError(f"settings has {taken[0]}, which is an argument of its own, or follows from the data")
 
@@ -59,6 +69,7 @@ def _check_further(settings: Mapping[str, Any] | None) -> None:
 def _check_random_state(random_state: Any) -> None:
     if isinstance(random_state, Integral) and not 0 <= int(random_state) < NUM_SEEDS:
         raise ValueError(f"random_state must lie between 0 and 2**32 - 1, got {random_state!r}")
+    check_random_state(random_state)
 
 
 def _check_extra_classes(extra_classes: int, model: str) -> None:

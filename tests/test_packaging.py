@@ -35,7 +35,7 @@ TABLE = {
     "files": Allowed(set(), {"filelock"}),
     "modules": Allowed(set(), {"torch"}),
     "checks": Allowed(set(), set()),
-    "threads": Allowed(set(), {"pyro"}),
+    "threads": Allowed(set(), {"torch", "pyro"}),
     "contract": Allowed(set(), {"torch", "pyro"}),
     "distributions": Allowed({"checks"}, {"torch", "pyro"}),
     "models": Allowed(PAPER, {"torch", "pyro"}),

@@ -47,6 +47,7 @@ CHEAP = {  # those that do not fit, or hardly
 }
 
 
+@pytest.mark.filterwarnings("ignore:one class is left to predict")  # which one of the checks wants
 @parametrize_with_checks([small()], expected_failed_checks=lambda _: EXPECTED)
 def test_scikit_learn_s_checks(estimator, check):
     """All of them, for M2."""
@@ -269,6 +270,13 @@ def test_data_frames():
         learnt.predict(frame.rename(columns={"width": "depth"}))
 
 
+def test_columns_of_one_name_are_refused():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.random.default_rng(0).normal(size=(6, 3)), columns=["a", "b", "a"])
+    with pytest.raises(ValueError, match="X must have columns of different names, got 'a' twice; rename one of them"):
+        small().fit(frame, [0, 1] * 3)
+
+
 # Among scikit-learn's tools
 
 
@@ -323,3 +331,36 @@ def test_threads_do_not_disturb_each_other(blobs):
         fitted = list(threads.map(lambda seed: small("adgm", epochs=2, random_state=seed).fit(X, y), range(4)))
         found = list(threads.map(lambda learnt: learnt.predict_proba(X), fitted))
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+FORKED = """
+import os, signal, threading
+import numpy as np, torch
+from semipyro import SemiSupervisedClassifier
+
+def small(epochs):
+    return SemiSupervisedClassifier("adgm", z_dim=9, hidden=(200,), epochs=epochs, num_draws=2, random_state=0)
+
+signal.alarm(200)  # ends what hangs
+torch.set_num_threads(2)  # the child has not got the second one
+X, y = np.random.default_rng(0).normal(size=(600, 30)), np.arange(600) % 2
+learnt = small(1).fit(X, y)
+expected = learnt.predict_proba(X)
+threading.Thread(target=small(10**6).fit, args=(X, y), daemon=True).start()
+for _ in range(2):
+    threading.Event().wait(0.5)  # the fit is at another place each time
+    child = os.fork()
+    if not child:
+        signal.alarm(40)
+        os._exit(0 if np.allclose(learnt.predict_proba(X), expected, rtol=0, atol=1e-12) else 1)
+    print(os.waitpid(child, 0)[1], flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.reliability
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_process_forked_while_a_thread_fits_predicts_as_ever():
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["0"] * 2), done.stderr

@@ -1,4 +1,4 @@
-"""Labels of any type, classes that nobody labelled, and the rows that training does not lose."""
+"""Labels of every type, classes that nobody labelled, and the rows that training does not lose."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_string_labels(blobs, unknown, dtype):
 
 
 @pytest.mark.parametrize("names", [[10, 20, 40], [0.0, 1.0, 2.0], [False, True, True], ["1", "2", "3"]], ids=str)
-def test_labels_of_any_type_come_back(blobs, names):
+def test_labels_of_every_type_come_back(blobs, names):
     X, _, y = blobs
     given = [None if label < 0 else names[label] for label in y]
     learnt = small(epochs=2).fit(X, given)
@@ -119,6 +119,28 @@ def test_the_bound_s_rows_are_a_part_of_those_without_a_label():
     assert held.min() >= 20
     assert torch.equal(torch.cat([rows, held]).flatten().sort().values, x.flatten())
     assert torch.equal(labels[:20], y[:20])
+
+
+@pytest.mark.parametrize("y", [np.arange(8) % 2 * 2 - 1, [None, "a"] * 4, [1] * 8], ids=str)
+def test_a_single_class_is_said(y):
+    """Such as where -1 and 1 are meant as two."""
+    X = np.random.default_rng(0).normal(size=(8, 2))
+    with pytest.warns(UserWarning, match=r"one class is left to predict: .* -1 means that a label is unknown") as told:
+        small(epochs=1).fit(X, y)
+    assert told[0].filename == __file__
+    small("gm-dgm", epochs=1, extra_classes=1).fit(X, y)
+
+
+def test_samples_are_of_known_classes():
+    learnt = small(epochs=1).fit(np.random.default_rng(0).normal(size=(8, 2)), [0, 1] * 4)
+    for y in (-1, [0, None], [0, float("nan")]):
+        with pytest.raises(ValueError, match="y must name a class for each row, got -1, None or NaN"):
+            learnt.sample(2, y=y)
+    with pytest.raises(ValueError, match="y must hold integers, whole floats, booleans or strings"):
+        learnt.sample(2, y=[{}, 1])
+    for n in (-1, 0, 1.5):
+        with pytest.raises(ValueError, match="n must be an integer of at least 1"):
+            learnt.sample(n)
 
 
 @pytest.mark.parametrize(
