@@ -1,8 +1,8 @@
 """One thread at a time: Pyro's handlers and PyTorch's random numbers belong to the process, not to a thread.
 
 Whatever runs Pyro programs or seeds PyTorch does it with `ONE_AT_A_TIME` held: `with ONE_AT_A_TIME: ...`, or
-`@ONE_AT_A_TIME` above a function. Two threads
-without it would see each other's sample sites and draw each other's numbers.
+`@ONE_AT_A_TIME` above a function. Two threads without it would see each other's sample sites and draw each other's
+numbers.
 """
 
 import os
