@@ -6,7 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-LARGEST = {"f": 2**53, "i": 2**62, "u": 2**62, "O": 2**62}  # by kind of number: larger floats run into each other
+LARGEST = {
+    "f": 2**53 - 1,
+    "i": 2**62,
+    "u": 2**62,
+    "O": 2**62,
+}  # by kind of number: larger whole floats run into each other
 
 
 def known_labels(y: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[Any]]:
