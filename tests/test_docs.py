@@ -212,6 +212,14 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert not [link for link in local if not (document.parent / link).exists()]
 
 
+def test_every_promise_is_held_by_a_test() -> None:
+    """The tests that the page on reliability names are there."""
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8"))
+    assert len(named) > 25
+    missing = [f"{path}::{name}" for path, name in named if f"\ndef {name}(" not in (ROOT / path).read_text("utf-8")]
+    assert not missing
+
+
 def test_no_paths_of_one_machine(source_files: list[Path]) -> None:
     found = []
     for path in source_files:
