@@ -19,6 +19,8 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         absent = action.default is None or action.default is False
+        if absent and action.help:  # Python 3.10 adds the default itself where a flag has its --no-
+            return action.help.removesuffix(" (default: %(default)s)")
         return action.help if absent else super()._get_help_string(action)
 
 
