@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ..compat import mend_torchvision
-from ..files import check_archive, write_whole
+from ..files import check_archive, check_file, write_whole
 
 
 def cache_folder() -> Path:
@@ -65,6 +65,10 @@ def read_npz(path: Path, keys: Iterable[str]) -> dict[str, NDArray[Any]]:
         ValueError: there is no file, it is no archive or damaged, or an array is not as its header says or holds
             Python objects.
     """
+    check_file(path)
+    if not zipfile.is_zipfile(path):
+        got = "got another file or a part of one; write it with numpy.savez"
+        raise ValueError(f"{path} must be an .npz archive, {got}")
     check_archive(path)
     with zipfile.ZipFile(path) as archive:
         held = set(archive.namelist())

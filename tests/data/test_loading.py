@@ -243,7 +243,7 @@ def test_damaged_archives(tmp_path, damage):
         content[1000] ^= 255  # among the numbers of x
         path.write_bytes(content)
     message = {"missing": "must be a file, got none", "byte": "is damaged: x.npy in it is not what was written"}
-    with pytest.raises(ValueError, match=f"mine.npz {message.get(damage, 'is damaged, cut off or no archive')}"):
+    with pytest.raises(ValueError, match=f"mine.npz {message.get(damage, 'must be an .npz archive')}"):
         load(path)
 
 

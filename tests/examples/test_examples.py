@@ -285,7 +285,10 @@ BAD = [
     (["--data", "{archives}/length.npz"], "59"),
     (["--data", "{archives}/nan.npz"], "NaN"),
     (["--data", "{archives}/huge.npz", "--labels", "3"], "NaN"),
-    (["--data", "{archives}/missing_class.npz", "--labels", "3"], "has no training row labelled 1"),
+    (
+        ["--data", "{archives}/missing_class.npz", "--labels", "3"],
+        "must have rows of all classes from 0 to 2, got none of [1]",
+    ),
     (["--data", "{archives}/text.npz"], "text.npz must be an .npz archive"),
     (["--data", "{archives}/short.npz"], "short.npz must be an .npz archive"),
 ]

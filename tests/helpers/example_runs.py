@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +10,7 @@ from subprocess import CompletedProcess
 import pytest
 from matplotlib.figure import Figure
 from semipyro import plots
+from semipyro.files import read_json
 from semipyro.plots.files import save
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -36,8 +36,8 @@ def call(module, flags, own):
 
 
 def summary(folder):
-    """What summary.json holds."""
-    return json.loads((folder / "summary.json").read_text())
+    """What summary.json holds, but for its checksum, which is compared."""
+    return read_json(folder / "summary.json")
 
 
 def numbers(folder):
