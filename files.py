@@ -57,6 +57,20 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
     write_whole(path, lambda temporary: temporary.write_text(text))
 
 
+def write_between(path: str | os.PathLike[str], marks: tuple[str, str], text: str) -> None:
+    """Puts lines of text between two marks of a page, in place of those that are there.
+
+    Raises:
+        ValueError: the page lacks one of the marks, and stays as it was.
+    """
+    before, first, rest = Path(path).read_text(encoding="utf-8").partition(marks[0])
+    _, last, after = rest.partition(marks[1])
+    if not last:
+        raise ValueError(f"{path} has no {(first and marks[1]) or marks[0]}")
+    page = f"{before}{first}\n{text}\n{last}{after}"
+    write_whole(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+
+
 def checksum(content: Mapping[str, Any]) -> str:
     """SHA-256 of the content as JSON, whatever the order of its keys; of a checksum that it already has, nothing."""
     read = json.loads(json.dumps(content))  # whose keys are all text, as those of a file are

@@ -27,7 +27,7 @@ from semipyro.compat import mend_torchvision
 from semipyro.data import load, mask_labels
 from semipyro.data.files import read_npz
 from semipyro.estimator import SemiSupervisedClassifier
-from semipyro.files import CHECKSUM, check_file, checksum, hold, read_json, write_whole
+from semipyro.files import CHECKSUM, check_file, checksum, hold, read_json, write_between, write_whole
 from semipyro.papers import CLASSIFYING, PAPERS
 from semipyro.plots.common import new_figure
 from shared.command import Parser, command, count, natural, say
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
         say(markdown(cells), quiet=args.quiet)
         save_figures(args.out, figures(cells))
     if args.page:
-        write_page(args.page, markdown(cells))
+        write_between(args.page, MARKS, markdown(cells))
     say(f"Cells and figures are in {args.out}.", quiet=args.quiet)
 
 
@@ -311,15 +311,6 @@ def _written(cells: Sequence[Cell]) -> str:
     right = 100 * np.array([cell["accuracy"] for cell in cells])
     error = 100 * np.mean([cell["calibration_error"] for cell in cells])
     return f"{right.mean():.1f} ± {right.std():.1f} ({error:.0f})"
-
-
-def write_page(page: Path, table: str) -> None:
-    """Puts the table between the marks of a page; a ValueError where it has none."""
-    before, first, rest = page.read_text().partition(MARKS[0])
-    _, last, after = rest.partition(MARKS[1])
-    if not last:
-        raise ValueError(f"--page {page} has no {(first and MARKS[1]) or MARKS[0]}")
-    write_whole(page, lambda temporary: temporary.write_text(f"{before}{first}\n{table}\n{last}{after}"))
 
 
 def figures(cells: Sequence[Cell]) -> dict[str, Figure]:

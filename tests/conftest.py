@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +10,9 @@ import pyro
 import pytest
 import torch
 from hypothesis import settings
+from semipyro.files import write_between
+
+from helpers.counts import MARKS, table
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # figures are written, never shown
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start; small tensors gain nothing by more
@@ -24,12 +27,21 @@ LONGEST = {"test_reproduce.py", "test_examples_papers.py", "test_examples.py", "
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`pytest -m reliability --tries 1000` tries harder than every run does."""
     parser.addoption("--tries", type=int, default=TRIES, help="random cases of each kind in tests of reliability")
+    parser.addoption("--counts", type=Path, help="a page that receives the table of what they counted")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Hypothesis draws the same cases in every run, as many as `--tries` says, and takes the time that they need."""
     settings.register_profile("semipyro", max_examples=config.getoption("tries"), derandomize=True, deadline=None)
     settings.load_profile("semipyro")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Writes the table of what was counted, where `--counts` names a page."""
+    if config.getoption("counts") is not None:
+        passed = terminalreporter.stats.get("passed", [])
+        counted = [value for report in passed for name, value in report.user_properties if name == "counted"]
+        write_between(config.getoption("counts"), MARKS, table(counted))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -54,6 +66,12 @@ def _files(folder: Path) -> Iterator[Path]:
 def tries(request: pytest.FixtureRequest) -> int:
     """How many random cases of each kind a test of reliability tries."""
     return int(request.config.getoption("tries"))
+
+
+@pytest.fixture
+def counted(record_property: Callable[[str, object], None]) -> Callable[[str, Mapping[str, int]], None]:
+    """`counted(what, found)` says how often each thing came of what was tried, for the table of `--counts`."""
+    return lambda what, found: record_property("counted", (what, dict(found)))
 
 
 @pytest.fixture(scope="session")

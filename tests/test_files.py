@@ -75,10 +75,11 @@ def test_keys_that_are_no_text_become_text(tmp_path):
 
 
 @pytest.mark.reliability
-def test_damaged_json_is_refused(tmp_path, tries):
+def test_damaged_json_is_refused(tmp_path, tries, counted):
     path = tmp_path / "record.json"
     write_json(path, {"accuracy": 0.918, "seed": 3, "names": ["a", "ü"], "settings": {"hidden": [500, 50]}})
     found = outcomes(path, lambda path: read_json(path, sealed=True), 3 * tries)
+    counted("damaged JSON files", found)
     assert set(found) <= {"refused", "unchanged"}, found
     assert found["refused"] > 2 * tries
 
@@ -131,7 +132,7 @@ def test_what_is_no_file_is_refused(tmp_path, kind):
 
 @pytest.mark.reliability
 @pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
-def test_damaged_archives_are_refused(tmp_path, tries, write):
+def test_damaged_archives_are_refused(tmp_path, tries, counted, write):
     path = tmp_path / "arrays.npz"
     write(path, weights=np.random.RandomState(0).randn(20, 10), names=np.array(["a", "b"]))
 
@@ -141,6 +142,7 @@ def test_damaged_archives_are_refused(tmp_path, tries, write):
             return {name: arrays[name].tolist() for name in arrays.files}
 
     found = outcomes(path, read, 3 * tries)
+    counted(f"damaged archives of numpy.{write.__name__}", found)
     assert set(found) <= {"refused", "unchanged"}, found
 
 

@@ -305,20 +305,22 @@ def content(data):
 
 
 @pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
-def test_a_damaged_file_of_ones_own_is_refused(tmp_path, tries, write):
+def test_a_damaged_file_of_ones_own_is_refused(tmp_path, tries, counted, write):
     path = tmp_path / "mine.npz"
     write(path, x=np.random.RandomState(0).randn(30, 4), y=np.arange(30) % 3)
     found = outcomes(path, lambda path: content(load(path)), 3 * tries)
+    counted(f"damaged tables of numpy.{write.__name__}", found)
     assert set(found) <= {"refused", "unchanged"}, found
     assert found["refused"] > 2 * tries
 
 
-def test_damaged_idx_files_are_refused(tmp_path, tries):
+def test_damaged_idx_files_are_refused(tmp_path, tries, counted):
     """They have no checksum of their own; the originals' are in the table."""
     path = tmp_path / "t10k-labels-idx1-ubyte"
     path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 4, 0]) + bytes(range(256)) * 4)
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
     found = outcomes(path, lambda path: read_idx(path, md5).tolist(), 3 * tries)
+    counted("damaged files of MNIST", found)
     assert set(found) <= {"refused", "unchanged"}, found
     assert found["refused"] > 2 * tries
 
@@ -346,25 +348,28 @@ def drawings(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_damaged_cache_is_made_again(drawings, tries):
+def test_a_damaged_cache_is_made_again(drawings, tries, counted):
     first = content(load("omniglot", drawings))
     (path,) = (drawings / "cache" / "semipyro").iterdir()
     found = outcomes(path, lambda path: content(load("omniglot", drawings)) == first, 3 * tries)
+    counted("damaged caches of OMNIGLOT, made anew", found)
     assert found == {"unchanged": 3 * tries}
 
 
-def test_a_damaged_archive_of_drawings_is_refused(drawings, tries):
+def test_a_damaged_archive_of_drawings_is_refused(drawings, tries, counted):
     path = drawings / "omniglot" / "omniglot105.npz"
     found = outcomes(path, lambda path: {k: v.tolist() for k, v in omniglot.read_drawings(path).items()}, 3 * tries)
+    counted("damaged archives of OMNIGLOT", found)
     assert set(found) <= {"refused", "unchanged"}, found
     assert found["refused"] > 2 * tries
 
 
-def test_a_damaged_drawing_is_refused(tmp_path, tries):
+def test_a_damaged_drawing_is_refused(tmp_path, tries, counted):
     image = pytest.importorskip("PIL.Image")
     path = tmp_path / "0001_01.png"
     image.fromarray(np.random.RandomState(0).rand(105, 105) < 0.9).save(path)
     found = outcomes(path, lambda path: omniglot._read_image(path).tolist(), 3 * tries)
+    counted("damaged images of OMNIGLOT", found)
     assert set(found) <= {"refused", "unchanged"}, found
     assert found["refused"] > 2 * tries
 

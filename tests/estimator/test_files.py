@@ -97,12 +97,13 @@ def refused(path, arrays, content):
 
 
 @pytest.mark.reliability
-def test_damage_is_found(saved, tries):
+def test_damage_is_found(saved, tries, counted):
     def predictions(path):
         learnt = SemiSupervisedClassifier.load(path)
         return learnt.classes_.tolist(), learnt.get_params(), learnt.history_, learnt.predict_proba(ROWS).tolist()
 
     found = outcomes(saved, predictions, tries)
+    counted("damaged files of an estimator", found)
     assert set(found) <= {"refused", "unchanged"}, found
     assert found["refused"] > tries / 2
 

@@ -72,7 +72,7 @@ def test_the_table_goes_into_a_page(run, script, tmp_path):
 def test_a_page_without_marks_is_refused(run, script, tmp_path):
     (tmp_path / "page.md").write_text(f"{script.MARKS[0]} and no end")
     status, _, complaint = run("--data {own}/trees.csv --label kind --labels 1 --draws 1 --page page.md")
-    assert (status, complaint) == (2, f"own_data.py: error: --page page.md has no {script.MARKS[1]}\n")
+    assert (status, complaint) == (2, f"own_data.py: error: page.md has no {script.MARKS[1]}\n")
 
 
 def cells(folder):

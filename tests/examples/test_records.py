@@ -123,8 +123,9 @@ def test_a_folder_in_a_record_s_place_is_refused(script, cell, path):
 
 
 @pytest.mark.reliability
-def test_damaged_records_are_refused(script, cell, path, tries):
+def test_damaged_records_are_refused(script, cell, path, tries, counted):
     found = outcomes(path, lambda path: script.records.find(cell, path.parents[2]), 2 * tries)
+    counted("damaged records", found)
     assert set(found) <= {"refused", "unchanged"}, found
     assert found["refused"] > tries
 

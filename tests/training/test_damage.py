@@ -34,9 +34,10 @@ def resume(path):
 
 
 @pytest.mark.reliability
-def test_damaged_checkpoints_are_refused(path, tries):
+def test_damaged_checkpoints_are_refused(path, tries, counted):
     """Bits that say nothing of the content, such as a time, may change; none that does is read."""
     found = outcomes(path, lambda path: digest(read_checkpoint(path)), 3 * tries)
+    counted("damaged checkpoints", found)
     assert set(found) <= {"refused", "unchanged"}, found
     assert found["refused"] > 2 * tries
 

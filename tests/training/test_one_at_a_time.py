@@ -25,7 +25,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.reliability
-def test_a_run_killed_at_any_moment_ends_with_the_same_numbers(tmp_path, tries, whole):
+def test_a_run_killed_at_any_moment_ends_with_the_same_numbers(tmp_path, tries, counted, whole):
     draw, seconds = random.Random(0), whole[2]
     for number in range(max(3, tries // 50)):
         folder = tmp_path / str(number)
@@ -42,11 +42,12 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_numbers(tmp_path, tries, 
             objective, rows, epochs=EPOCHS, validation=held_out, out=folder, resume=folder.exists(), progress=False
         )
         assert (comparable(history), weights(objective).tolist()) == whole[:2], f"killed by {SIGNALS[number % 3]!r}"
+    counted("runs killed at a random moment and resumed", {"equal": number + 1})
 
 
 @pytest.mark.reliability
 @pytest.mark.parametrize("resume", [False, True], ids=["two new runs", "two resumed runs"])
-def test_of_two_processes_in_one_folder_one_is_refused(tmp_path, tries, resume):
+def test_of_two_processes_in_one_folder_one_is_refused(tmp_path, tries, counted, resume):
     """The one that is let in ends with its own numbers: the seed says whose they are."""
     settings = {"epochs": 3}
     with started(race) as (_, one), started(race) as (_, two):
@@ -65,6 +66,7 @@ def test_of_two_processes_in_one_folder_one_is_refused(tmp_path, tries, resume):
             assert len((folder / "metrics.csv").read_text().splitlines()) == 4
         one.send(None)
         two.send(None)
+    counted(f"races of two {'resumed' if resume else 'new'} runs in one folder", {"one refused": number + 1})
 
 
 def test_a_folder_is_free_again_after_an_error(tmp_path):
