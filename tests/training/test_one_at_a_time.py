@@ -49,8 +49,11 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_numbers(tmp_path, tries, 
 @pytest.mark.parametrize("resume", [False, True], ids=["two new runs", "two resumed runs"])
 def test_of_two_processes_in_one_folder_one_is_refused(tmp_path, tries, counted, resume):
     """The one that is let in ends with its own numbers: the seed says whose they are."""
-    settings = {"epochs": 3}
+    settings = {"epochs": 8}  # the slower one must come while the other is at work
     with started(race) as (_, one), started(race) as (_, two):
+        for seed, connection in enumerate((one, two)):
+            connection.send((tmp_path / f"warm {seed}", seed, {"epochs": 1}))
+            assert [connection.recv(), connection.recv()][0] == "begins"
         for number in range(max(2, tries // 50)):
             folder = tmp_path / str(number)
             if resume:
@@ -63,7 +66,7 @@ def test_of_two_processes_in_one_folder_one_is_refused(tmp_path, tries, counted,
             refused = [result for result in results if isinstance(result, str)]
             assert len(refused) == 1, results
             assert refused[0].startswith(f"{BUSY} {folder}"), refused
-            assert len((folder / "metrics.csv").read_text().splitlines()) == 4
+            assert len((folder / "metrics.csv").read_text().splitlines()) == 9
         one.send(None)
         two.send(None)
     counted(f"races of two {'resumed' if resume else 'new'} runs in one folder", {"one refused": number + 1})
