@@ -82,11 +82,18 @@ def checksum(content: Mapping[str, Any]) -> str:
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """A ValueError unless there is a file that can be read to its end: no folder, pipe or device."""
+    """A ValueError unless there is a file that can be read to its end: no folder, pipe or device.
+
+    Raises:
+        ValueError: there is none.
+        OSError: it may not be opened, which readers that follow would take for damage.
+    """
     found = Path(path)
     if not found.is_file():
         got = "none" if not found.exists() else "a folder" if found.is_dir() else "a pipe or a device"
         raise ValueError(f"{path} must be a file, got {got}; check the path")
+    with open(found, "rb"):
+        pass
 
 
 def read_json(path: str | os.PathLike[str], *, sealed: bool = False) -> dict[str, Any]:

@@ -98,13 +98,15 @@ def load(cls: type[Any], path: str | PathLike[str]) -> Any:
 
     Raises:
         ValueError: the file was not written by `save`, or is damaged.
-        OSError: there is no such file.
+        OSError: there is no such file, or it may not be read.
     """
     Path(path).stat()
     try:
         check_archive(path)
         with np.load(path, allow_pickle=False) as arrays:
             return _restored(cls, {name: arrays[name] for name in arrays.files})
+    except OSError:  # the system's, of a file that is there: it is not damaged
+        raise
     except Exception as error:  # reading a crafted file can end in any
         told = " ".join(f"{type(error).__name__}: {error}".removeprefix("ValueError: ").split())
         raise ValueError(f"{path} was not written by SemiSupervisedClassifier.save, or is damaged: {told}") from error

@@ -130,6 +130,19 @@ def test_what_is_no_file_is_refused(tmp_path, kind):
             read(path)
 
 
+def test_a_file_that_may_not_be_opened_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "arrays.npz"
+    np.savez(path, x=np.arange(3))
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("semipyro.files.open", denied, raising=False)
+    for read in (check_file, read_json, check_archive):
+        with pytest.raises(PermissionError):
+            read(path)
+
+
 @pytest.mark.reliability
 @pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
 def test_damaged_archives_are_refused(tmp_path, tries, counted, write):
