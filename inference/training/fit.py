@@ -185,8 +185,12 @@ def _finish(training: Training, restore_best: bool) -> list[Row]:
     """Reads history and weights back from the checkpoint, the only place where forked processes leave them."""
     history, objective, folder = training.history, training.objective, training.run.folder
     if folder and (folder / "last.ckpt").exists():
-        history = read_checkpoint(folder / "last.ckpt")["history"]
-        load_weights(objective, folder / ("best.ckpt" if restore_best else "last.ckpt"))
+        checkpoint = read_checkpoint(folder / "last.ckpt")
+        history = checkpoint["history"]
+        if restore_best:
+            load_weights(objective, folder / "best.ckpt")
+        else:
+            objective.load_state_dict(objective_state(checkpoint))
     if not history:
         raise ValueError("batches gave no batch")
     objective.eval()
