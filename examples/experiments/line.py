@@ -85,7 +85,7 @@ def answering(url: str) -> Iterator[None]:
         yield
     except ValueError:  # such as that of `open_storage`
         raise
-    except Exception as error:
+    except Exception as error:  # Optuna wraps the database's in errors of its own; all others are raised again
         if (said := reason(error)) is None:
             raise
         raise ValueError(f"--store {url}: {first_line(said)}; it must stay, and be writable, until the command ends: "
@@ -221,7 +221,7 @@ class Queue:
             raise optuna.TrialPruned("another worker was faster")
         try:
             record = cells[cell]()
-        except Exception as error:  # whatever it is
+        except Exception as error:  # whatever ends a cell is kept with its trial, and the other cells go on
             trial.set_user_attr("error", f"{type(error).__name__}: {error}")
             raise CellError from error
         except (KeyboardInterrupt, SystemExit):
