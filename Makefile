@@ -3,9 +3,16 @@
 PYTHON ?= python3
 VENV ?= .venv
 
+# Without --no-compile, pip compiles every file of PyTorch, which takes longer than all else; Python compiles what it needs.
 BIN := $(VENV)/bin
 LINK := $(VENV)/.src/semipyro
+INSTALL := $(BIN)/pip install --no-compile --editable
 SHARED := -n auto --dist loadfile --no-loadscope-reorder
+LEANING := tests/test_packaging.py \
+    $(addprefix tests/training/test_, fit.py checkpoint.py left_behind.py precision.py) \
+    $(addprefix tests/estimator/test_, classifier.py any_input.py files.py) \
+    $(addprefix tests/examples/test_examples.py::test_a_, \
+        run_prints_a_table_and_leaves_its_files killed_run_resumes_to_the_same_numbers)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test newest matrix lint notebooks docs format clean
@@ -20,7 +27,7 @@ test: lint ## everything that has to pass: lint, types, tests, the README's comm
 	$(BIN)/pytest $(SHARED)
 
 newest: $(VENV)/.installed-test ## the tests of what rests on the behaviour of other packages
-	$(BIN)/pytest $(SHARED) tests/training tests/estimator tests/test_packaging.py tests/examples/test_examples.py
+	$(BIN)/pytest $(SHARED) $(LEANING)
 
 matrix: ## every test with each Python found, with the oldest and the newest versions, or MATRIX="3.10-oldest 3.13-newest"
 	$(PYTHON) .ci/matrix.py $(MATRIX)
@@ -54,11 +61,11 @@ $(BIN)/python:
 	$(BIN)/pip install --quiet 'pip>=21.3'
 
 $(VENV)/.installed: setup.cfg pyproject.toml Makefile | $(BIN)/python
-	$(BIN)/pip install --editable .
+	$(INSTALL) .
 	@touch $@
 
 $(VENV)/.installed-test: setup.cfg pyproject.toml Makefile | $(BIN)/python
-	$(BIN)/pip install --editable '.[test]'
+	$(INSTALL) '.[test]'
 	@touch $@ $(VENV)/.installed
 
 # mypy needs the package under its own name, whatever the checkout is called.

@@ -62,7 +62,8 @@ def run(name: str, python: str) -> dict[str, str]:
 
         try:
             call(python, "-m", "venv", "--clear", environment)
-            call(environment / "bin" / "pip", "install", "--constraint", constraints, "--editable", ".[test]")
+            pip = [environment / "bin" / "pip", "install", "--no-compile"]
+            call(*pip, "--constraint", constraints, "--editable", ".[test]")
             shown = f"from importlib.metadata import version; print(*map(version, {SHOWN!r}))"
             found = subprocess.check_output([environment / "bin" / "python", "-c", shown], text=True).split()
             pytest = [environment / "bin" / "pytest", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]

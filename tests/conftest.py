@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("semipyro")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter", config: pytest.Config) -> None:
     """Writes the table of what was counted, where `--counts` names a page."""
     if config.getoption("counts") is not None:
         passed = terminalreporter.stats.get("passed", [])
