@@ -48,7 +48,8 @@ SEMI_UNSUPERVISED_WEIGHTS = {"labelled_weight": 1.0, "classification_weight": 1.
 THESIS_SCALE = 0.2  # σ of p(x | ·), which the thesis fixes without saying to what; chosen on the validation digits
 AUXILIARY = {"hidden": (500, 500), "activation": "relu", **SEMI_SUPERVISED_WEIGHTS}
 MIXTURE = {"hidden": (500, 500), "activation": "relu", **SEMI_UNSUPERVISED_WEIGHTS}
-OBJECTIVE = ("labelled_weight", "classification_weight", "num_samples", "averaged_classifier")
+OBJECTIVE = ("labelled_weight", "classification_weight", "num_samples", "averaged_classifier", "summed_classes")
+SUMS = ("num_samples", "summed_classes")
 LIKELIHOOD = ("likelihood", "scale")
 POSTERIOR = ("flow", "flow_length", "flow_amortised", "rank")
 
@@ -78,11 +79,12 @@ class Paper:
 # What each row builds
 
 
-def build_m1(x_dim: int, y_dim: int | None = None, *, num_samples: int = 1, **networks: Any) -> ELBO:
+def build_m1(x_dim: int, y_dim: int | None = None, **settings: Any) -> ELBO:
     """M1: a VAE, whose `guide.encode` gives the features. `y_dim` is not read."""
+    sums, networks = _split(settings, *SUMS)
     model_only, guide_only, shared = _parts(networks)
     model = VAE.build(x_dim, **shared, **model_only)
-    return ELBO(model, VAEGuide.build(x_dim, **shared, **guide_only), num_samples=num_samples)
+    return ELBO(model, VAEGuide.build(x_dim, **shared, **guide_only), **sums)
 
 
 def build_m2(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
@@ -151,10 +153,10 @@ def build_cagem(
     z_dim: int | None = None,
     hidden: Sequence[int] | None = None,
     classification_weight: float = 0.1,
-    num_samples: int = 1,
-    **networks: Any,
+    **settings: Any,
 ) -> ClusterAwareELBO:
     """CaGeM. `z_dim` sets the widths of z1 and z2, and `hidden` all hidden layers, where they are given."""
+    sums, networks = _split(settings, *SUMS)
     given = {"z1_dim": z_dim, "z2_dim": z_dim, "hidden": hidden, "z2_hidden": hidden}
     networks = {name: value for name, value in given.items() if value is not None} | networks
     model_only, guide_only, shared = _parts({"activation": "relu", "batch_norm": True, **networks})
@@ -162,18 +164,19 @@ def build_cagem(
         CaGeM.build(x_dim, y_dim, **shared, **model_only),
         CaGeMGuide.build(x_dim, y_dim, **shared, **guide_only),
         classification_weight=classification_weight,
-        num_samples=num_samples,
+        **sums,
     )
 
 
 def build_latent_classifier(
-    x_dim: int, y_dim: int, *, tight: bool = False, labelled_weight: float = 0.5, num_samples: int = 1, **networks: Any
+    x_dim: int, y_dim: int, *, tight: bool = False, labelled_weight: float = 0.5, **settings: Any
 ) -> SemiSupervisedELBO:
     """The thesis' model with its own bound U; `labelled_weight` is its λ. A normal p(x | ·) has a fixed σ, `scale`."""
+    sums, networks = _split(settings, *SUMS)
     model_only, guide_only, shared = _parts(_thesis_likelihood(networks))
     model = LatentClassifier.build(x_dim, y_dim, **shared, **model_only)
     guide = LatentClassifierGuide.build(x_dim, model.p_y, tight=tight, **shared, **guide_only)
-    return SemiSupervisedELBO(model, guide, labelled_weight=labelled_weight, num_samples=num_samples)
+    return SemiSupervisedELBO(model, guide, labelled_weight=labelled_weight, **sums)
 
 
 def build_latent_classifier_tight(x_dim: int, y_dim: int, **settings: Any) -> SemiSupervisedELBO:
@@ -187,14 +190,14 @@ def build_simplified(
     *,
     zy_dim: int | None = None,
     labelled_weight: float = 0.1,
-    num_samples: int = 1,
-    **networks: Any,
+    **settings: Any,
 ) -> SemiSupervisedELBO:
     """The thesis' simplified model. An unknown y sums to one, since x does not depend on it."""
+    sums, networks = _split(settings, *SUMS)
     model_only, guide_only, shared = _parts(_thesis_likelihood(networks))
     model = SimplifiedLatentClassifier.build(x_dim, y_dim, zy_dim=zy_dim, **shared, **model_only)
     guide = LatentClassifierGuide.build(x_dim, model.p_y, zy_dim=zy_dim, tight=True, **shared, **guide_only)
-    return SemiSupervisedELBO(model, guide, labelled_weight=labelled_weight, num_samples=num_samples)
+    return SemiSupervisedELBO(model, guide, labelled_weight=labelled_weight, **sums)
 
 
 def _thesis_likelihood(networks: dict[str, Any]) -> dict[str, Any]:

@@ -142,13 +142,13 @@ def _mean_terms(objective: Objective, parts: Sequence[tuple[Tensor | None, ...]]
 
 def _num_classes(model: Model, guide: Guide, x: Tensor) -> int:
     """K where the model has a site y, else 1."""
-    return len(class_weights(model, guide, x, 1)[0])
+    return len(class_weights(model, guide, x, 1).log_w)
 
 
 def _log_mean_weight(model: Model, guide: Guide, x: Tensor, num_samples: int, draws: int) -> Tensor:
     """log 1/S Σ_s Σ_y w_y(s) for each row, `draws` of the S at a time, (N,)."""
     total = x.new_full((len(x),), -math.inf)
     for start in range(0, num_samples, draws):
-        log_weights, _ = class_weights(model, guide, x, min(draws, num_samples - start))  # K, S, N
+        log_weights = class_weights(model, guide, x, min(draws, num_samples - start)).log_w  # K, S, N
         total = torch.logaddexp(total, log_weights.flatten(0, 1).logsumexp(0))
     return total - math.log(num_samples)

@@ -39,9 +39,10 @@ class AdversarialELBO(Objective):
         num_samples: S, draws of the continuous latents.
         kl_weight: of log p − log q of every latent site that the guide draws.
         averaged_classifier: train with the authors' bound, `surrogate`, in the place of `unlabelled`.
+        summed_classes: as in `Objective`.
 
     Raises:
-        ValueError: a negative weight, or `num_samples` not a positive integer.
+        ValueError: a negative weight, or another setting that is refused by `Objective`.
     """
 
     declared_settings = (
@@ -61,8 +62,9 @@ class AdversarialELBO(Objective):
         num_samples: int = 1,
         kl_weight: float = 1.0,
         averaged_classifier: bool = False,
+        summed_classes: int | None = None,
     ) -> None:
-        super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
+        super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight, summed_classes=summed_classes)
         self.averaged_classifier = averaged_classifier
         self.adversary_weight, self.adversary = adversary_weight, adversary
         self.labelled_weight, self.classification_weight = labelled_weight, classification_weight

@@ -25,10 +25,12 @@ from ... import contract
 from ...checks import check_counts, check_not_negative
 from ...contract import Guide, Model
 from .batch_norm import normalised_alike
-from .checks import check_one_hot, check_rows
+from .checks import check_one_hot, check_rows, check_sums
 from .enumeration import class_weights
 from .explained import explained
 from .kl_weight import ScaleLatents
+from .some_classes import SumsSomeClasses
+from .summed import SummedELBO
 
 Terms = dict[str, Tensor]
 
@@ -46,31 +48,58 @@ class Objective(nn.Module, ABC):
         num_samples: S, how many draws of the continuous latents each bound averages over.
         kl_weight: multiplies log p − log q of every latent site that the guide draws. It becomes a buffer, which moves
             with the module and is not in its `state_dict`.
+        summed_classes: m. In training, the sum over a y that the guide enumerates is taken over the m most probable
+            classes, and over one drawn class in the place of all others (`some_classes.py`): value and gradients keep
+            their expectation, and a row costs m + 1 classes in the place of K. In evaluation, and with None, all
+            classes are summed.
 
     Raises:
-        ValueError: `num_samples` is not a positive integer, or `kl_weight` negative.
+        ValueError: `num_samples` or `summed_classes` is not a positive integer, or `kl_weight` negative; or
+            `summed_classes` is given where there is no y, or where y is summed inside a logarithm.
     """
 
-    declared_settings: ClassVar[tuple[str, ...]] = ("num_samples", "kl_weight")
+    declared_settings: ClassVar[tuple[str, ...]] = ("num_samples", "kl_weight", "summed_classes")
     model: Model
     guide: Guide
     kl_weight: Tensor
+    summed_classes: int | None = None  # for pickles of version 0.1
 
-    def __init__(self, model: Model, guide: Guide, *, num_samples: int = 1, kl_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: Model,
+        guide: Guide,
+        *,
+        num_samples: int = 1,
+        kl_weight: float = 1.0,
+        summed_classes: int | None = None,
+    ) -> None:
         super().__init__()
         self._check_terms()
         contract.check_module(model, "model")
         contract.check_module(guide, "guide")
         check_not_negative(kl_weight=kl_weight)
         check_counts(num_samples=num_samples)
+        if summed_classes is not None:
+            check_sums(summed_classes, model, guide)
         self.model = model
         self.guide = guide
         self.num_samples = num_samples
+        self.summed_classes = summed_classes
         self.register_buffer("kl_weight", torch.tensor(float(kl_weight)), persistent=False)
         self._compared: set[bool] = set()
-        self._elbo = TraceEnum_ELBO(
-            num_particles=num_samples,
-            vectorize_particles=num_samples > 1,
+        self._elbo = self._engine()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes the state of a pickle, also of version 0.1, which left every sum to Pyro."""
+        super().__setstate__(state)
+        if not isinstance(self._elbo, SummedELBO):
+            self._elbo = self._engine()
+
+    def _engine(self) -> SummedELBO:
+        """What computes the bounds of one pair of programs."""
+        return SummedELBO(
+            num_particles=self.num_samples,
+            vectorize_particles=self.num_samples > 1,
             max_plate_nesting=1,
             strict_enumeration_warning=False,
         )
@@ -87,8 +116,8 @@ class Objective(nn.Module, ABC):
             model, guide = self.weighted_programs()
             if y is None and contract.leaves_y_to_model(self.guide):
                 # the sum inside the logarithm: Pyro would exponentiate factor by factor, which underflows
-                return class_weights(model, guide, x, self.num_samples)[0].logsumexp(0).mean()
-            return self.mean_elbo(model, guide, x, y)  # where y is None, Pyro sums over the y that the guide enumerates
+                return class_weights(model, guide, x, self.num_samples).log_w.logsumexp(0).mean()
+            return self.mean_elbo(model, self.summing(guide), x, y)
 
     def classification(self, x: Tensor, y: Tensor) -> Tensor:
         """The mean of log q(y | x) over rows, and over S draws of the latents that the guide draws before y."""
@@ -103,12 +132,24 @@ class Objective(nn.Module, ABC):
         scaled_guide = ScaleLatents(self.kl_weight, drawn, guide=True)(guide or self.guide)
         return ScaleLatents(self.kl_weight, drawn)(model or self.model), scaled_guide
 
-    def mean_elbo(self, model: Callable[..., Any], guide: Callable[..., Any], *rows: Tensor | None) -> Tensor:
-        """Pyro's bound, divided by the number of rows; differentiable where gradients are on."""
-        given = next(row for row in rows if row is not None)
+    def summing(self, guide: Callable[..., Any], shared: int | None = None) -> Callable[..., Any]:
+        """The guide, enumerating the classes that are to be summed; all draws along `shared` have the same ones."""
+        if self.summed_classes is None or not self.training:
+            return guide
+        return SumsSomeClasses(self.summed_classes, shared)(guide)
+
+    def mean_elbo(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        *rows: Tensor | None,
+        engine: TraceEnum_ELBO | None = None,
+    ) -> Tensor:
+        """The bound of any two programs, divided by the number of rows; differentiable where gradients are on."""
+        given, engine = next(row for row in rows if row is not None), engine or self._elbo
         if torch.is_grad_enabled():
-            return -self._elbo.differentiable_loss(model, guide, *rows) / len(given)
-        return given.new_tensor(-self._elbo.loss(model, guide, *rows) / len(given))
+            return -engine.differentiable_loss(model, guide, *rows) / len(given)
+        return given.new_tensor(-engine.loss(model, guide, *rows) / len(given))
 
     @contextmanager
     def _sites_compared(self, *, labelled: bool) -> Iterator[None]:

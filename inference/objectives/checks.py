@@ -4,6 +4,9 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
+from ... import contract
+from ...checks import check_counts
+
 
 def check_rows(x: Tensor, name: str) -> None:
     """A (N, D) tensor of real, finite numbers, N > 0; a ValueError otherwise."""
@@ -44,6 +47,18 @@ def check_one_hot(y: Tensor, name: str, *, rows: int, num_classes: int | None) -
         raise ValueError(f"{name} has {y.shape[1]} classes, but {expected}")
     if is_validation_enabled() and not bool((((y == 0) | (y == 1)).all(dim=1) & (y.sum(dim=1) == 1)).all()):
         raise ValueError(f"{name} must be one-hot: a single 1 in each row and 0 elsewhere")
+
+
+def check_sums(summed_classes: object, model: object, guide: object) -> None:
+    """A positive integer, for a y that is summed outside of any logarithm; a ValueError otherwise."""
+    check_counts(summed_classes=summed_classes)
+    if contract.leaves_y_to_model(guide):
+        raise ValueError(
+            "summed_classes must be None where y is summed inside a logarithm, as in this bound, whose guide leaves y "
+            "to the model: the logarithm of a part of the sum would be biased"
+        )
+    if not (contract.classifies(guide) or contract.declares_classes(model)):
+        raise ValueError(f"summed_classes must be None for {type(model).__name__}, which has no y to sum over")
 
 
 def _described(thing: object) -> str:

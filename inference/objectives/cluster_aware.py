@@ -15,9 +15,7 @@ Differs from the paper: every sum over rows is a mean, and bounds are maximised.
 import math
 
 import torch
-from pyro import poutine
 from pyro.distributions import OneHotCategorical
-from pyro.infer.util import validation_enabled
 from torch import Tensor, nn
 
 from ... import contract
@@ -26,7 +24,6 @@ from ...contract import Guide, Model
 from ...distributions import averaged
 from .base import Objective, Terms
 from .batch_norm import statistics_detached
-from .explained import explained
 
 
 class ClusterAwareELBO(Objective):
@@ -42,9 +39,10 @@ class ClusterAwareELBO(Objective):
         classification_weight: weight of the two classification terms.
         num_samples: S, draws of the continuous latents.
         kl_weight: of log p − log q of every latent site: the paper's temperature.
+        summed_classes: as in `Objective`, for F. The classification terms sum all classes, inside the logarithm.
 
     Raises:
-        ValueError: a negative weight, or `num_samples` not a positive integer.
+        ValueError: a negative weight, or another setting that is refused by `Objective`.
     """
 
     declared_settings = (*Objective.declared_settings, "classification_weight")
@@ -57,8 +55,9 @@ class ClusterAwareELBO(Objective):
         classification_weight: float = 1.0,
         num_samples: int = 1,
         kl_weight: float = 1.0,
+        summed_classes: int | None = None,
     ) -> None:
-        super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
+        super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight, summed_classes=summed_classes)
         check_not_negative(classification_weight=classification_weight)
         check_cagem(model, guide, "ClusterAwareELBO")
         self.classification_weight = classification_weight
@@ -80,30 +79,6 @@ class ClusterAwareELBO(Objective):
     def weights(self) -> dict[str, float]:
         """Those of the two classification terms; the unlabelled bound weighs 1."""
         return dict.fromkeys(("classification_q", "classification_p"), self.classification_weight)
-
-    def bound(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The mean over rows of F(x), or of the bound on log p(x, y).
-
-        p(y | z2) reads a z2 that has a value for each enumerated y. That is intended, but Pyro's checks of the sites
-        would report a conflict, so they are off; the first call compares the sites of model and guide instead.
-        """
-        if not self._compared:
-            with explained(x, "unlabelled" if y is None else "labelled"):
-                self._compare_sites(x)
-        with validation_enabled(False):
-            return super().bound(x, y)
-
-    @torch.no_grad()
-    def _compare_sites(self, x: Tensor) -> None:
-        device = x.device.type
-        with torch.random.fork_rng(
-            devices=[] if device == "cpu" else None, device_type="cuda" if device == "cpu" else device
-        ):
-            drawn = poutine.trace(self.guide).get_trace(x)
-            forward = poutine.trace(poutine.replay(self.model, drawn)).get_trace(x)
-        q, p = (set(trace.stochastic_nodes) - {"data"} for trace in (drawn, forward))
-        if q != p:
-            raise ValueError(f"model and guide do not have the same latent sites: {sorted(p)} and {sorted(q)}")
 
     def statistics_rows(self, x_labelled: Tensor | None, x_unlabelled: Tensor | None) -> Tensor | None:
         """The unlabelled rows; labelled ones leave every statistic alone."""

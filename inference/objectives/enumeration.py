@@ -7,20 +7,35 @@ are the same for all classes.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 from pyro import poutine
 from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 
+from .some_classes import log_proposal
+
 SAMPLES = -2  # the dimension of the draws, to the left of the rows; classes stand to the left of both
 
 
-def class_weights(
-    model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, num_samples: int
-) -> tuple[Tensor, Tensor | None]:
-    """log w_y, and log q(y | ·) where the guide has y: (K, S, N) each; K = 1 for a model without y.
+class ClassWeights(NamedTuple):
+    """What `class_weights` returns: (K, S, N) each; K = 1 for a model without y.
+
+    Attributes:
+        log_w: log p(x, y, z) − log q(z | x, y).
+        log_q: log q(y | ·); None where the guide has no y.
+        log_r: where a messenger has the guide enumerate some classes alone, log r of the drawn one, and 0 for those
+            that are summed; else None.
+    """
+
+    log_w: Tensor
+    log_q: Tensor | None
+    log_r: Tensor | None
+
+
+def class_weights(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, num_samples: int) -> ClassWeights:
+    """log w_y, log q(y | ·), and which classes were drawn.
 
     `poutine.scale` around model or guide counts in log w, not in log q(y | ·).
 
@@ -41,10 +56,14 @@ def class_weights(
         raise ValueError(f"the guide does not have the model's latent sites: {', '.join(sorted(missing))}")
     if missing := log_q.keys() - log_p.keys():
         raise ValueError(f"the model does not have the guide's latent sites: {', '.join(sorted(missing))}")
-    log_q_y = q.nodes["y"]["unscaled_log_prob"] if log_q.pop("y", None) is not None else None
-    log_weight = sum(log_p.values()) - sum(log_q.values())
-    rows = (num_samples, len(x))
-    return _by_class(log_weight, rows), None if log_q_y is None else _by_class(log_q_y, rows)
+    rows, in_guide = (num_samples, len(x)), log_q.pop("y", None) is not None
+    log_w = _by_class(sum(log_p.values()) - sum(log_q.values()), rows)
+    if not in_guide:
+        return ClassWeights(log_w, None, None)
+    log_r = log_proposal(q.nodes["y"])
+    return ClassWeights(
+        log_w, _by_class(q.nodes["y"]["unscaled_log_prob"], rows), None if log_r is None else _by_class(log_r, rows)
+    )
 
 
 def _enumerated(program: Callable[..., Any]) -> Callable[..., Any]:

@@ -20,10 +20,6 @@ def explained(x: Tensor, kind: str) -> Iterator[None]:
             f"model and guide do not have the same latent sites; {PAGE} says which they need: {warning}"
         ) from warning
     except ValueError as error:
-        if "Enumeration dim conflict at site" in str(error):
-            raise ValueError(
-                "the model's p(y | ·) reads a latent that the guide draws after y; ClusterAwareELBO takes such a model"
-            ) from error
         if "cannot be differentiated" in str(error):
             raise ValueError("no parameter requires a gradient; evaluate under torch.no_grad()") from error
         what = str(error).split("\nTrace Shapes:")[0]  # the shapes stay in the error that this one comes from

@@ -12,6 +12,8 @@ Differs from the paper: y is summed out exactly, unless `temperature` is given; 
 code); log q(z | x, y), which the authors' code leaves out of J_r, is in it.
 """
 
+from typing import Any
+
 import torch
 from pyro.distributions import OneHotCategorical
 from torch import Tensor, nn
@@ -50,6 +52,7 @@ class InvertedELBO(Objective):
         smoothing: a smoothed label is 1 − smoothing at its class, and shares the rest among the others.
         num_samples: S, draws of z (and x) that each bound averages over.
         kl_weight: of log p − log q of every latent site.
+        summed_classes: as in `Objective`.
 
     Raises:
         ValueError: a negative weight, an unknown gradient, a temperature that is not positive, or a smoothing outside
@@ -76,8 +79,9 @@ class InvertedELBO(Objective):
         smoothing: float = 0.05,
         num_samples: int = 1,
         kl_weight: float = 1.0,
+        summed_classes: int | None = None,
     ) -> None:
-        super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
+        super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight, summed_classes=summed_classes)
         contract.check_module(reverse_model, "reverse_model", "(y, z)")
         contract.check_module(reverse_guide, "reverse_guide", "(y, z)")
         factors = {"p_x(y, z)": model, "p_z()": model, "y_prior": model, "q_z(x, y)": guide}
@@ -93,9 +97,18 @@ class InvertedELBO(Objective):
         check_choice(GRADIENTS, gradient=gradient)
         if temperature is not None and not temperature > 0:
             raise ValueError(f"temperature must be positive, or None for exact sums, got {temperature}")
+        if temperature is not None and summed_classes is not None:
+            raise ValueError("summed_classes must be None where y is drawn at a temperature, and not summed")
         if not 0 < smoothing < 1:
             raise ValueError(f"smoothing must be between 0 and 1, got {smoothing}")
         self.gradient, self.temperature, self.smoothing = gradient, temperature, smoothing
+        self._reverse_elbo = self._engine()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes the state of a pickle, also of version 0.1."""
+        super().__setstate__(state)
+        if "_reverse_elbo" not in state:
+            self._reverse_elbo = self._engine()
 
     def labelled_terms(self, x: Tensor, y: Tensor) -> Terms:
         """`labelled` and the two discriminative terms."""
@@ -153,4 +166,4 @@ class InvertedELBO(Objective):
         if self.relaxing is not None:
             model, y = RelaxLabels(self.relaxing)(model), smoothed(y, self.smoothing)
         with explained(z, "reverse"):
-            return self.mean_elbo(model, guide, y, z)
+            return self.mean_elbo(model, guide, y, z, engine=self._reverse_elbo)

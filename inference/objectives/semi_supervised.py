@@ -17,7 +17,8 @@ from torch import Tensor
 from ...checks import check_not_negative
 from ...contract import ClassifyingGuide, Model
 from .base import Objective, Terms
-from .enumeration import class_weights
+from .enumeration import SAMPLES, class_weights
+from .some_classes import sum_over_classes
 
 
 class SemiSupervisedELBO(Objective):
@@ -40,9 +41,10 @@ class SemiSupervisedELBO(Objective):
         num_samples: S, draws of the continuous latents.
         kl_weight: of log p − log q of every latent site that the guide draws.
         averaged_classifier: train with the authors' bound, `surrogate`.
+        summed_classes: as in `Objective`.
 
     Raises:
-        ValueError: a negative weight, or `num_samples` not a positive integer.
+        ValueError: a negative weight, or another setting that is refused by `Objective`.
     """
 
     declared_settings = (
@@ -61,8 +63,9 @@ class SemiSupervisedELBO(Objective):
         num_samples: int = 1,
         kl_weight: float = 1.0,
         averaged_classifier: bool = False,
+        summed_classes: int | None = None,
     ) -> None:
-        super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight)
+        super().__init__(model, guide, num_samples=num_samples, kl_weight=kl_weight, summed_classes=summed_classes)
         check_not_negative(labelled_weight=labelled_weight, classification_weight=classification_weight)
         self.labelled_weight = labelled_weight
         self.classification_weight = classification_weight
@@ -90,8 +93,10 @@ def averaged_bound(objective: Objective, x: Tensor) -> Tensor:
     Raises:
         ValueError: the guide has no y.
     """
-    bounds, log_q = class_weights(*objective.weighted_programs(), x, objective.num_samples)  # K, S, N
+    model, guide = objective.weighted_programs()
+    bounds, log_q, log_r = class_weights(model, objective.summing(guide, shared=SAMPLES), x, objective.num_samples)
     if log_q is None:
         raise ValueError("averaged_classifier needs a guide that draws y")
     log_mean = torch.logsumexp(log_q, 1) - math.log(objective.num_samples)  # K, N
-    return (log_mean.exp() * (bounds.mean(1) - objective.kl_weight * log_mean)).sum(0).mean()
+    values = bounds.mean(1) - objective.kl_weight * log_mean
+    return sum_over_classes(values, log_mean, None if log_r is None else log_r[:, 0]).mean()

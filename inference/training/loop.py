@@ -23,6 +23,8 @@ with warnings.catch_warnings():  # the imports add filters, which joblib would c
     mend_torchvision()  # before Lightning, which imports it
     from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.plugins import TorchCheckpointIO
+from pyro import validation_enabled
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm.auto import tqdm
@@ -32,6 +34,7 @@ from ...files import write_whole
 from ...modules import module_tensor
 from ..evaluation import evaluate
 from ..objectives import Objective
+from ..objectives.base import Terms
 from ..objectives.kl_weight import weighted_by
 from .checkpoint import DIGEST, FORMAT, digest, save_whole
 from .precision import network_precision
@@ -39,6 +42,7 @@ from .run import DEVICES, Row, Run
 
 EPOCH_STEP, PROCESS_STEP = 7919, 104729  # primes: seeds of epochs and processes that no small run repeats
 DTYPES = {"32": None, "bf16": torch.bfloat16}
+FUSED = ("cpu", "cuda")  # the devices on which `fit` trusts PyTorch's fused Adam
 
 
 class Training(LightningModule):
@@ -56,13 +60,15 @@ class Training(LightningModule):
         self.kl_target = run.objective.kl_weight.item()
         self.history: list[Row] = []
         self.seed = int(torch.randint(2**31, ()).item())
+        self.is_first_epoch = True
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Weight decay on matrices, none on biases."""
+        """Weight decay on matrices, none on biases; Adam in one loop over the weights, where PyTorch has one."""
         parameters = [p for p in self.objective.parameters() if p.requires_grad]
         matrices = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": float(self.settings.weight_decay)}
         others = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
-        return self.run.optimizer([matrices, others], lr=float(self.settings.learning_rate))
+        fused = {"fused": True} if self.run.optimizer is torch.optim.Adam and self.device.type in FUSED else {}
+        return self.run.optimizer([matrices, others], lr=float(self.settings.learning_rate), **fused)
 
     def on_fit_start(self) -> None:
         """Sets the precision of the networks, which are on their device by now."""
@@ -89,32 +95,51 @@ class Training(LightningModule):
         """The loss of this process' share of the batch; terms are summed as tensors, so that nothing waits for them."""
         self.step = step
         x_labelled, y_labelled, x_unlabelled = (self._share(rows) for rows in batch)
-        try:
-            terms = self.objective(x_labelled, y_labelled, x_unlabelled)
-        except FloatingPointError as error:
-            raise self._broken(str(error)) from error
-        if not torch.isfinite(terms["loss"]):
-            bad = [name for name, term in terms.items() if not torch.isfinite(term)]
-            raise self._broken(f"{' and '.join(bad)} is NaN or infinite")
+        terms = self._terms(x_labelled, y_labelled, x_unlabelled)
         rows = len(x_unlabelled if x_unlabelled is not None else x_labelled)  # type: ignore[arg-type] # one is there
         for name, term in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + rows * term.detach()
             self.rows[name] = self.rows.get(name, 0) + rows
         return terms["loss"]
 
+    def _terms(self, *rows: Tensor | None) -> Terms:
+        """The objective's terms, which are finite.
+
+        Pyro checks sites and values in the first epoch of a run, in which each row is seen once. Later it does so where
+        a loss is not finite, with the same random numbers, so that its error names the cause.
+        """
+        state = torch.get_rng_state()
+        terms = self._computed(rows, checked=self.is_first_epoch)
+        if torch.isfinite(terms["loss"]):
+            return terms
+        if not self.is_first_epoch:
+            torch.set_rng_state(state)
+            self._computed(rows, checked=True)
+        bad = [name for name, term in terms.items() if not torch.isfinite(term)]
+        raise self._broken(f"{' and '.join(bad)} is NaN or infinite")
+
+    def _computed(self, rows: tuple[Tensor | None, ...], *, checked: bool) -> Terms:
+        try:
+            with validation_enabled(checked and is_validation_enabled()):
+                return self.objective(*rows)
+        except FloatingPointError as error:
+            raise self._broken(str(error)) from error
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Refuses a gradient that is not finite, then clips it: first the whole norm, then each element."""
         parameters = [p for p in self.objective.parameters() if p.grad is not None]
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not torch.isfinite(norm):
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not torch.isfinite(torch.stack([gradient.sum() for gradient in gradients]).sum()):
             raise self._broken("the gradient of loss is NaN or infinite")
         if self.settings.gradient_clip_norm is not None:
+            norm = get_total_norm(gradients)
             clip_grads_with_norm_(parameters, float(self.settings.gradient_clip_norm), norm)
         if self.settings.gradient_clip_value is not None:
             torch.nn.utils.clip_grad_value_(parameters, float(self.settings.gradient_clip_value))
 
     def on_train_epoch_end(self) -> None:
         """Adds the epoch's row to the history, logs and writes it, and saves a checkpoint."""
+        self.is_first_epoch = False
         row: Row = {"epoch": self.current_epoch + 1, **self._means()}
         if self.run.validation is not None:
             row |= self._validate(*self.run.validation)

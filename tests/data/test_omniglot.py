@@ -1,8 +1,8 @@
 """OMNIGLOT: exact area averages, two sources that agree, a cache that is checked."""
 
 import hashlib
-import os
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -186,7 +186,7 @@ def test_an_interrupted_write_leaves_nothing(archive, cache, monkeypatch):
     def replace(*names):
         raise OSError("disk full")
 
-    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(Path, "replace", replace)
     with pytest.warns(RuntimeWarning, match="disk full"):
         load("omniglot", archive)
     assert list(cache.iterdir()) == []

@@ -81,5 +81,5 @@ def test_its_training_goes_on(path, rows):
     learnt = load(path).set_params(warm_start=True).fit(*rows)
     assert [row["epoch"] for row in learnt.history_] == [1, 2, 3, 4]
     fresh = SemiSupervisedClassifier(path.stem, **SETTINGS, warm_start=True).fit(*rows).fit(*rows)
-    assert np.allclose(learnt.predict_proba(rows[0]), fresh.predict_proba(rows[0]), rtol=0, atol=1e-4)
-    assert learnt.history_[2]["loss"] == pytest.approx(fresh.history_[2]["loss"], abs=1e-4)
+    assert np.allclose(learnt.predict_proba(rows[0]), fresh.predict_proba(rows[0]), rtol=0, atol=1e-3)
+    assert learnt.history_[2]["loss"] == pytest.approx(fresh.history_[2]["loss"], abs=1e-3)

@@ -88,7 +88,7 @@ def test_class_weights_by_hand(name: str, S: int) -> None:
 def test_class_weights_of_a_model_without_classes() -> None:
     """Such a model counts as one class, and there is no q(y)."""
     objective, x = with_fixed_draws("m1", S=3), rows()[2]
-    log_w, log_q_y = class_weights(objective.model, objective.guide, x, 3)
+    log_w, log_q_y, _ = class_weights(objective.model, objective.guide, x, 3)
     assert log_q_y is None
     assert log_w.shape == (1, 3, len(x))
     for s in range(3):
@@ -100,10 +100,10 @@ def test_scales_count_in_the_class_weights_alone() -> None:
     """`poutine.scale` multiplies log p or log q of z in log w, and leaves log q(y | x) as it is."""
     objective, x = with_fixed_draws("m2"), rows()[2]
     model, guide = objective.model, objective.guide
-    _, log_q_y = class_weights(model, guide, x, 1)
-    scaled, same = class_weights(model, poutine.scale(guide, scale=0.3), x, 1)
+    _, log_q_y, _ = class_weights(model, guide, x, 1)
+    scaled, same, _ = class_weights(model, poutine.scale(guide, scale=0.3), x, 1)
     assert torch.equal(same, log_q_y)
-    double, _ = class_weights(poutine.scale(model, scale=2.0), guide, x, 1)
+    double, *_ = class_weights(poutine.scale(model, scale=2.0), guide, x, 1)
     for k, y in enumerate(each_class(4, len(x))):
         z, log_q_z = drawn(guide.q_z, 0, x, y)
         log_p = y @ model.y_prior.log() + log_standard(z) + log_bernoulli(x, model.p_x(y, z))
@@ -181,7 +181,7 @@ def test_what_is_drawn_before_y_is_shared_by_the_classes(guide: type[ADGMGuide])
     """
     shared, (model, guide), n = guide is ADGMGuide, indifferent(guide), 4000
     x = torch.ones(n, 4)
-    log_w, _ = class_weights(model, guide, x[:50], 2)
+    log_w, *_ = class_weights(model, guide, x[:50], 2)
     assert close(log_w, log_w[:1].expand(3, 2, 50)) == shared
     assert log_w[0].std() > 0.5
     noise = log_likelihood(model, guide, x, num_samples=1) + 4 * math.log(2)
@@ -201,5 +201,5 @@ def test_cagems_first_layer_is_shared_by_the_classes() -> None:
     q_z1 = Conditional(lambda x: Normal(torch.ones(len(x), 1), 1.0).to_event(1))
     other = Conditional(lambda x, y, z1: Normal(1 + 0 * y[..., :1] * z1, 1.0).to_event(1))
     for q_z2, equal in ((StandardNormal(1), True), (other, False)):
-        log_w, _ = class_weights(model, CaGeMGuide(q_z1=q_z1, q_y=q_y, q_z2=q_z2), torch.ones(50, 4), 2)
+        log_w, *_ = class_weights(model, CaGeMGuide(q_z1=q_z1, q_y=q_y, q_z2=q_z2), torch.ones(50, 4), 2)
         assert close(log_w, log_w[:1].expand(3, 2, 50)) == equal
