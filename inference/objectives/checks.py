@@ -1,11 +1,22 @@
 """What an objective asks of its arguments. Shapes are checked always, values while Pyro's validation is on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+from pyro import validation_enabled
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from ... import contract
 from ...checks import check_counts
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Inside, Pyro checks neither sites nor values."""
+    with validation_enabled(False):
+        yield
 
 
 def check_rows(x: Tensor, name: str) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ with warnings.catch_warnings():  # the imports add filters, which joblib would c
     mend_torchvision()  # before Lightning, which imports it
     from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.plugins import TorchCheckpointIO
-from pyro import validation_enabled
-from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm.auto import tqdm
@@ -35,6 +33,7 @@ from ...modules import module_tensor
 from ..evaluation import evaluate
 from ..objectives import Objective
 from ..objectives.base import Terms
+from ..objectives.checks import unchecked
 from ..objectives.kl_weight import weighted_by
 from .checkpoint import DIGEST, FORMAT, digest, save_whole
 from .precision import network_precision
@@ -120,7 +119,7 @@ class Training(LightningModule):
 
     def _computed(self, rows: tuple[Tensor | None, ...], *, checked: bool) -> Terms:
         try:
-            with validation_enabled(checked and is_validation_enabled()):
+            with nullcontext() if checked else unchecked():
                 return self.objective(*rows)
         except FloatingPointError as error:
             raise self._broken(str(error)) from error
