@@ -65,6 +65,8 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         extra_classes: the number of classes without any label to look for, with "gm-dgm" and "agm-dgm".
         settings: further keywords of the row's `build`, such as {"classification_weight": 10.0}.
         epochs: the number of passes over the rows; None for as many as give 2,000 steps, 20 at least.
+        summed_classes: in training, how many classes of an unlabelled row are summed, the most probable ones; a drawn
+            one stands for the others, without bias. None for all. It is faster where there are many classes.
         batch_size: the number of rows in a batch. As many labelled rows stand beside them, repeated where there are
             fewer.
         learning_rate: of Adam.
@@ -115,6 +117,7 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         extra_classes: int = 0,
         settings: Mapping[str, Any] | None = None,
         epochs: int | None = None,
+        summed_classes: int | None = None,
         batch_size: int = 100,
         learning_rate: float = 3e-3,
         kl_warmup: int = 0,
@@ -137,6 +140,7 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         self.extra_classes = extra_classes
         self.settings = settings
         self.epochs = epochs
+        self.summed_classes = summed_classes
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.kl_warmup = kl_warmup
@@ -244,6 +248,8 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         torch.manual_seed(seed)
         if not again:
             self.networks_ = self._build(x)
+        self.objective_.summed_classes = self.summed_classes
+        if not again:
             self.networks_.prepare(x, **training)
         self._finish(self.networks_.learn(x, y, held_out, **training), x)
 

@@ -229,9 +229,9 @@ def current_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """The state of a pickled estimator as it is now.
 
     In version 0.1 the estimator had the objectives of the two stages, of which the first could be None, and their
-    description among its own attributes. Now one object has them.
+    description among its own attributes. Now one object has them. It knew no `summed_classes`.
     """
-    now = dict(state)
+    now = {"summed_classes": None, **state}
     if "build_" in now:
         objectives = {name: now.pop(name) for name in (FEATURES, OBJECTIVE)}
         now["networks_"] = assemble(now.pop("build_"), objectives)

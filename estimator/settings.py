@@ -40,6 +40,8 @@ def check_settings(given: Mapping[str, Any]) -> None:
     )  # fmt: skip
     for name, least in COUNTS.items():
         check_counts(least, **{name: given[name]})
+    if given["summed_classes"] is not None:
+        check_counts(summed_classes=given["summed_classes"])
     if given["num_draws"] > MOST_DRAWS:
         raise ValueError(f"num_draws must be at most {MOST_DRAWS}, got {given['num_draws']}; its error falls with its "
                          "root, so that a hundred draws are many")  # fmt: skip

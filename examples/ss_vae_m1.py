@@ -33,7 +33,7 @@ CLASSIFIERS = ("svm", "logistic", "knn", "label-spreading")
 def parser() -> Parser:
     """All flags."""
     flags = make_parser("ss_vae_m1", __doc__)
-    add_network_flags(flags)
+    add_network_flags(flags, classes=False)
     add = flags.add_argument_group("classifier").add_argument
     add("--classifier", choices=CLASSIFIERS, default="svm", help="of the features, with scikit-learn's own settings; "
         "label-spreading reads the unlabelled rows too")  # fmt: skip

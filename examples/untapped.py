@@ -31,8 +31,8 @@ from shared.baseline import train_on_labels
 from shared.command import Parser, command, count, natural, positive, say, weight
 from shared.figures import latent_figures, save_figures
 from shared.fitting import Fitting, read_fitting
-from shared.flags import add_posterior_flags, make_parser
-from shared.recipe import Recipe, posterior_settings
+from shared.flags import add_posterior_flags, add_sum_flag, make_parser
+from shared.recipe import Recipe, posterior_settings, sum_settings
 from shared.report import print_files, print_table, tell_bound, tell_classes
 from shared.run_folder import Output, read_output
 from shared.summary import measure_bound, write_summary
@@ -63,6 +63,7 @@ def parser() -> Parser:
     add("--temperature", type=positive, help="relax y by Gumbel-softmax at this temperature, as the paper does with 1; "
         "without it, y is summed out exactly")  # fmt: skip
     add("--num-samples", type=count, default=1, help="draws of z that each bound averages over")
+    add_sum_flag(flags)
     add_posterior_flags(flags)
     flags.set_defaults(include_labelled=True, learning_rate=0.01, gradient_clip=5.0)
     return flags
@@ -148,7 +149,7 @@ def settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:
         "z_dim", "half_width", "reverse_weight", "discriminative_y_weight", "discriminative_x_weight", "gradient",
         "temperature", "num_samples",
     )  # fmt: skip
-    given = {name: getattr(args, name) for name in names} | posterior_settings(args)
+    given = {name: getattr(args, name) for name in names} | posterior_settings(args) | sum_settings(args)
     return {"x_dim": task.x_dim, "y_dim": task.y_dim, **given}
 
 

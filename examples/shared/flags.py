@@ -88,6 +88,7 @@ def add_network_flags(
     likelihood: str = "auto",
     scale: float | None = None,
     posterior: bool = True,
+    classes: bool = True,
 ) -> None:
     """Adds flags for the keywords of a row's `build`.
 
@@ -99,6 +100,7 @@ def add_network_flags(
         likelihood: the default likelihood.
         scale: the standard deviation of a normal likelihood without --scale; None for one that is learnt.
         posterior: whether the flags of the posterior are added too.
+        classes: whether the model has a y to sum over.
     """
     add = parser.add_argument_group("networks").add_argument
     if z_dim is not None:
@@ -111,8 +113,17 @@ def add_network_flags(
         + ("learned" if scale is None else f"{scale:g}"))  # fmt: skip
     parser.set_defaults(usual_scale=scale)
     add("--num-samples", type=count, default=1, help="draws of the continuous latents that each bound averages over")
+    if classes:
+        add_sum_flag(parser)
     if posterior:
         add_posterior_flags(parser)
+
+
+def add_sum_flag(parser: Parser) -> None:
+    """Adds the flag that says how many classes an unknown y is summed over in training."""
+    group = parser.add_argument_group("sum over the classes of a row without a label")
+    group.add_argument("--summed-classes", type=count, help="in training, sum this many, the most probable ones, and "
+        "one drawn class for all others, without bias: faster where there are many; without it, all")  # fmt: skip
 
 
 def add_posterior_flags(parser: Parser) -> None:

@@ -37,8 +37,14 @@ def network_settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     scale = likelihood_scale(args, task)
     return {
         "x_dim": task.x_dim, "y_dim": task.y_dim, **given, "likelihood": task.likelihood,
-        **({} if scale is None else {"scale": scale}), **posterior_settings(args),
+        **({} if scale is None else {"scale": scale}), **posterior_settings(args), **sum_settings(args),
     }  # fmt: skip
+
+
+def sum_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The keyword of `build` for the flag of `add_sum_flag`; none where all classes are summed."""
+    summed = getattr(args, "summed_classes", None)
+    return {} if summed is None else {"summed_classes": summed}
 
 
 def likelihood_scale(args: argparse.Namespace, task: Task) -> float | None:

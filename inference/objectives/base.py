@@ -62,7 +62,7 @@ class Objective(nn.Module, ABC):
     model: Model
     guide: Guide
     kl_weight: Tensor
-    summed_classes: int | None = None  # for pickles of version 0.1
+    _summed_classes: int | None = None  # also of a pickle of version 0.1
 
     def __init__(
         self,
@@ -79,8 +79,6 @@ class Objective(nn.Module, ABC):
         contract.check_module(guide, "guide")
         check_not_negative(kl_weight=kl_weight)
         check_counts(num_samples=num_samples)
-        if summed_classes is not None:
-            check_sums(summed_classes, model, guide)
         self.model = model
         self.guide = guide
         self.num_samples = num_samples
@@ -88,6 +86,17 @@ class Objective(nn.Module, ABC):
         self.register_buffer("kl_weight", torch.tensor(float(kl_weight)), persistent=False)
         self._compared: set[bool] = set()
         self._elbo = self._engine()
+
+    @property
+    def summed_classes(self) -> int | None:
+        """m, or None for all classes; another value is checked as the constructor checks it."""
+        return self._summed_classes
+
+    @summed_classes.setter
+    def summed_classes(self, summed_classes: int | None) -> None:
+        if summed_classes is not None:
+            check_sums(summed_classes, self.model, self.guide)
+        self._summed_classes = summed_classes
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes the state of a pickle, also of version 0.1, which left every sum to Pyro."""

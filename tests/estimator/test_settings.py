@@ -19,6 +19,8 @@ from helpers.estimators import small
         ({"z_dim": 2.5}, "z_dim must be an integer of at least 1, got 2.5"),
         ({"num_draws": 0}, "num_draws must be an integer of at least 1, got 0"),
         ({"n_iter_no_change": 0}, "n_iter_no_change must be an integer of at least 1"),
+        ({"summed_classes": 0}, "summed_classes must be an integer of at least 1, got 0"),
+        ({"summed_classes": 1, "model": "latent-classifier-tight"}, "y is summed inside a logarithm"),
         ({"extra_classes": -1}, "extra_classes must be an integer of at least 0"),
         ({"extra_classes": 1.5, "model": "gm-dgm"}, "extra_classes must be an integer of at least 0"),
         ({"hidden": 8}, r"hidden must be a sequence of widths, such as \(200,\), got 8"),
@@ -45,3 +47,11 @@ def test_a_continued_fit_needs_the_same_networks(blobs, changed):
     with pytest.raises(ValueError, match=f"warm_start goes on with {name}="):
         learnt.set_params(**changed).fit(X, y)
     assert learnt.set_params(warm_start=False).fit(X, y).n_iter_ == 1
+
+
+def test_a_continued_fit_may_sum_other_classes(blobs):
+    """Both are the same networks; the classes that are summed are those of the objective."""
+    X, _, y = blobs
+    learnt = small(warm_start=True, epochs=1, summed_classes=1).fit(X, y)
+    assert learnt.objective_.summed_classes == 1
+    assert learnt.set_params(summed_classes=None).fit(X, y).objective_.summed_classes is None

@@ -64,6 +64,7 @@ FORMS = {
     "m1": Form("ss_vae_m1", "", "m1", "ss_vae_m1", EVERY | {"unit_kl", "reconstructions"}),
     "m1-m2": Form("ss_vae_m1_m2", "", "m1-m2", "ss_vae_m1_m2", CLASSIFIED | {"class_samples"}),
     "m2": Form("ss_vae_m2", "", "m2", "ss_vae_m2", GENERATED),
+    "partial": Form("ss_vae_m2", "--summed-classes 2 --out runs/partial", "m2", "partial", GENERATED),
     "adversarial": Form("ss_vae_m2", "--adversary", "m2-adversarial", "ss_vae_m2_adversarial", GENERATED),
     "workshop": Form("ss_adgm", "", "adgm-workshop", "ss_adgm", GENERATED | {"unit_kl"}),
     "icml": Form("ss_adgm", "--form icml", "adgm", "ss_adgm_icml", GENERATED | {"unit_kl"}),
@@ -272,6 +273,12 @@ def test_the_lines_that_a_run_prints_load_its_best_model(finished, monkeypatch, 
         assert abs(bounds.mean() - summary(folder)["bound"]) < 6 * bounds.std() + 1e-4
 
 
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if script != "ss_vae_m1"])
+def test_every_script_with_classes_can_sum_some_of_them(run, undrawn, tmp_path, script):
+    assert run(script, "--summed-classes 2 --epochs 1 --quiet --out run").returncode == 0
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["build"]["summed_classes"] == 2
+
+
 @pytest.mark.parametrize("script", ["ss_vae_m2", "ss_adgm", "ss_cagem", "ss_latent_classifier", "untapped"])
 def test_the_confusion_matrix_is_that_of_the_accuracy_that_is_told(run, undrawn, monkeypatch, tmp_path, script):
     """Averaged over as many draws, of p(y | x) in CaGeM's case, and after the matching of untapped."""
@@ -394,6 +401,9 @@ WRONG = [
     ("ss_latent_classifier", "--zy-dim 2", "--zy-dim belongs to --form appendix-c"),
     ("ss_latent_classifier", "--zy-dim 2 --form simplified", "--zy-dim belongs to --form appendix-c"),
     ("ss_latent_classifier", "--zy-dim 3 --form appendix-c", "zy_dim must be from 1 to z_dim - 1 = 2, or None, got 3"),
+    ("ss_latent_classifier", "--form tight --summed-classes 1", "y is summed inside a logarithm"),
+    ("ss_cagem", "--summed-classes 0", "argument --summed-classes: must be at least 1, got 0"),
+    ("ss_vae_m1", "--summed-classes 1", "unrecognized arguments: --summed-classes 1"),
     ("ss_latent_classifier", "--lambda -1", "argument --lambda: must be finite and not negative, got -1"),
     ("ss_latent_classifier", "--likelihood bernoulli --scale 0.3", "--scale needs a normal likelihood"),
     ("untapped", "--temperature 0", "argument --temperature: must be positive and finite, got 0"),

@@ -68,6 +68,12 @@ def test_a_run_of_version_0_1_with_other_settings_is_refused(old_run, change, me
         train(old_run, objective=built(**change), resume=True)
 
 
+def test_a_run_over_some_classes_is_another_run(tmp_path):
+    train(tmp_path, epochs=1, objective=built(summed_classes=1))
+    with pytest.raises(ValueError, match="objective.summed_classes was 1 and is now None"):
+        train(tmp_path, epochs=2, objective=built(), resume=True)
+
+
 def test_an_attribute_that_is_not_declared_breaks_no_run(tmp_path):
     train(tmp_path, epochs=1)
     objective = built()
