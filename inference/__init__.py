@@ -33,7 +33,7 @@ from .objectives import (
     inverted,
     semi_supervised,
 )
-from .training import check_fit_settings, fit, load_weights
+from .training import check_fit_settings, fit, linear_decay, load_weights
 
 for _objective in (adversarial, cluster_aware, elbo, inverted, semi_supervised):  # pickles of 0.1 name these modules
     sys.modules[_objective.__name__.replace(".objectives", "")] = _objective
@@ -60,6 +60,7 @@ __all__ = [
     "cross_entropy",
     "evaluate",
     "fit",
+    "linear_decay",
     "load_weights",
     "log_likelihood",
     "match_dimensions",

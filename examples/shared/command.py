@@ -40,6 +40,7 @@ def number(kind: type, accepted: Callable[[Any], bool], wanted: str) -> Callable
 count = number(int, lambda n: n >= 1, "at least 1")
 natural = number(int, lambda n: 0 <= n < 2**63, "from 0 to 2**63 - 1")
 positive = number(float, lambda value: 0 < value < math.inf, "positive and finite")
+fraction = number(float, lambda value: 0 <= value < 1, "a fraction from 0 to below 1")
 weight = number(float, lambda value: 0 <= value < math.inf, "finite and not negative")
 
 

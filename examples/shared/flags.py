@@ -9,7 +9,7 @@ from semipyro.distributions import ACTIVATIONS, FLOWS, LIKELIHOODS
 from semipyro.inference.training.precision import PRECISIONS
 from semipyro.inference.training.run import DEVICES
 
-from .command import Help, Parser, count, natural, positive, weight
+from .command import Help, Parser, count, fraction, natural, positive, weight
 
 WEIGHTS = {
     "labelled_weight": "weight of the mean labelled bound beside the unlabelled",
@@ -52,6 +52,8 @@ def add_training_flags(parser: Parser) -> None:
     add("--decay-every", type=count, help="multiply the learning rate by --decay after every so many epochs; without "
         "it, constant")  # fmt: skip
     add("--decay", type=positive, default=0.75, help="factor of --decay-every")
+    add("--linear-decay-from", type=fraction, metavar="FRACTION", help="let the learning rate fall to zero after this "
+        "fraction of the epochs, such as 0.5; without it, constant")  # fmt: skip
     add("--weight-decay", type=weight, default=0.0, help="weight, in the loss, of half the squares of all matrices")
     add("--kl-warmup", type=natural, default=0, help="epochs over which the weight of the KL terms rises to 1")
     add("--gradient-clip", type=positive, help="largest norm of the gradient; without it, not clipped")

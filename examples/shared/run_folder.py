@@ -76,6 +76,8 @@ def prepare_folder(
     resume. Whatever is refused is refused before anything is written or deleted, the lock too.
     """
     path, settings = output.folder / "settings.json", settings_of(output, recipe, task, fitting)
+    if fitting.linear_decay_from is not None:
+        free = [name for name in free if name != "epochs"]  # on which the learning rate depends
 
     def check() -> list[Path]:
         old = check_folder(output)

@@ -89,7 +89,7 @@ def fit(
         validation_bound_x: the rows on which validation *bounds* are computed, where they differ from validation's x:
             images that were binarised once, while the classifier sees them in grey.
         learning_rate: of the optimiser, at the start.
-        schedule: epoch (from 0) → factor of the learning rate.
+        schedule: epoch (from 0) → factor of the learning rate, such as `linear_decay(epochs)`.
         weight_decay: the optimiser's own, on matrices only. Adam's is λ in λ/2 Σ w², added to the loss: 1/N is a
             N(0, 1) prior on the weights. The reported loss and bounds are without it.
         kl_warmup: epochs over which `objective.kl_weight` rises linearly to the value that it has now.

@@ -157,6 +157,16 @@ def test_a_run_can_be_resumed_for_more_epochs_and_not_for_fewer(in_process, tmp_
     assert times(tmp_path) == before
 
 
+def test_a_linear_decay_ends_with_the_run_and_cannot_be_resumed_for_more_epochs(in_process, tmp_path):
+    flags = ["--linear-decay-from", 0.5, "--learning-rate", 0.01, "--out", "run"]
+    assert in_process("--epochs", 4, *flags).returncode == 0
+    rates = [float(row["learning_rate"]) for row in numbers(tmp_path / "run")]
+    assert rates == pytest.approx([0.01, 0.01, 0.01, 0.005])
+    done = in_process("--epochs", 6, *flags, "--resume")
+    assert done.returncode == 2
+    assert "the run in run has other settings: epochs was 4 and is now 6" in done.stderr
+
+
 def test_overwrite_starts_afresh_and_touches_nothing_else(in_process, tmp_path):
     assert in_process("--epochs", 2, "--out", "run").returncode == 0
     (tmp_path / "run" / "notes.txt").write_text("mine")
