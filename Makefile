@@ -35,7 +35,7 @@ matrix: ## every test with each Python found, with the oldest and the newest ver
 lint: $(VENV)/.installed-test $(LINK) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	cd $(VENV)/.src && MYPYPATH=.:semipyro/examples \
+	cd $(VENV)/.src && MYPYPATH=.:semipyro/examples:semipyro/benchmarks \
 	    $(abspath $(BIN))/mypy --config-file semipyro/pyproject.toml --cache-dir semipyro/.mypy_cache semipyro
 
 notebooks: $(VENV)/.installed-test ## run the notebooks anew, and keep their outputs
