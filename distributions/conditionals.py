@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from ..checks import check_counts, check_positive
 from .drawn import PushedForward
+from .gaussian import DiagonalNormal, StandardGaussian
 from .mlp import MLP
 
 MIN_SCALE = 1e-4  # the least σ that a network gives, so that a constant column does not end in an infinite density
@@ -98,9 +99,9 @@ class NormalNet(nn.Module):
         """The distribution given the conditions."""
         output = self.mlp(*conditions)
         if self.scale is not None:
-            return dist.Normal(output, torch.full_like(output, self.scale)).to_event(1)
+            return DiagonalNormal(dist.Normal(output, torch.full_like(output, self.scale)), 1)
         loc, s = output.chunk(2, dim=-1)
-        return dist.Normal(loc, _scale(s, MIN_SCALE if self.min_scale is None else self.min_scale)).to_event(1)
+        return DiagonalNormal(dist.Normal(loc, _scale(s, MIN_SCALE if self.min_scale is None else self.min_scale)), 1)
 
 
 class LowRankNormalNet(nn.Module):
@@ -196,7 +197,7 @@ class StandardNormal(nn.Module):
 
     def forward(self, *conditions: Tensor | None) -> dist.TorchDistribution:
         """The distribution; conditions are ignored."""
-        return dist.Normal(self.loc, self.scale).to_event(1)
+        return StandardGaussian(dist.Normal(self.loc, self.scale), 1)
 
 
 class ClosedUniform(dist.Uniform):

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pyro.distributions.util import is_identically_one
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 
@@ -22,12 +24,12 @@ class ScaleLatents(Messenger):
         self.guide = guide
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["is_observed"]:
+        if msg["is_observed"] or isinstance(msg["fn"], _Subsample):  # which is a plate
             return
         if self.guide:
             self.drawn.add(msg["name"])
         if msg["name"] in self.drawn:
-            msg["scale"] = msg["scale"] * self.weight
+            msg["scale"] = self.weight if is_identically_one(msg["scale"]) else msg["scale"] * self.weight
 
 
 @contextmanager
