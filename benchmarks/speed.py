@@ -11,10 +11,12 @@ round by round. Numbers go to results/speed.json, the page is results/speed.md, 
 import argparse
 import multiprocessing
 import platform
+import re
 import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -106,20 +108,25 @@ def timed(step: Callable[[], object]) -> Step:
     return run
 
 
-def library_step(objective: Objective, batch: tuple[Tensor, ...], *, bf16: bool = False) -> Step:
-    """A step of the library without `fit`: as `fit` takes it after its first epoch, which checks values."""
+def stepper(objective: Objective, *, bf16: bool = False) -> Callable[..., None]:
+    """Takes a step on a batch without `fit`: as `fit` takes it after its first epoch, which checks values."""
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-3, fused=True)
     for network in objective.modules():
         if isinstance(network, MLP) and bf16:
             network.autocast_dtype = torch.bfloat16
 
-    def step() -> None:
+    def step(*batch: Tensor) -> None:
         optimizer.zero_grad()
         with unchecked():
             objective(*batch)["loss"].backward()
         optimizer.step()
 
-    return timed(step)
+    return step
+
+
+def library_step(objective: Objective, batch: tuple[Tensor, ...], *, bf16: bool = False) -> Step:
+    """A step of the library."""
+    return timed(partial(stepper(objective, bf16=bf16), *batch))
 
 
 def hand_step(model: Concatenating, batch: tuple[Tensor, ...], *, bf16: bool = False) -> Step:
@@ -214,25 +221,30 @@ def classes_table(rounds: int) -> Iterable[Row]:
 
 
 def memory(size: Size, summed_classes: int | None) -> float:
-    """By how many megabytes three steps raise the largest memory of a process of their own."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(peak, (size, summed_classes))
+    """The megabytes that the rows of a step take, beside weights, gradients and Adam's means of them."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(peak, size, summed_classes).result()
 
 
 def peak(size: Size, summed_classes: int | None) -> float:
-    """Megabytes; called in a process of its own, whose steps of a tiny model load what has to be loaded."""
+    """By how much three steps raise the largest memory of this process, after one step on two rows of each kind."""
     torch.set_num_threads(1)
-    tiny = Size(4, 5, 2, 3)
-    library_step(tiny.m2(), tiny.batch())()
-    step, before = library_step(size.m2(summed_classes=summed_classes), size.batch()), largest()
+    step, batch = stepper(size.m2(summed_classes=summed_classes)), size.batch()
+    step(*(rows[:2] for rows in batch))  # which leaves gradients and the means
+    before = largest()
     for _ in range(3):
-        step()
+        step(*batch)
     return round(largest() - before, 1)
 
 
 def largest() -> float:
-    """The largest memory that this process has had, in megabytes; Linux counts in kilobytes, macOS in bytes."""
+    """The largest memory that this process has had, in megabytes.
+
+    On Linux `getrusage` counts what the process that started this one had, and /proc does not.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return float(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1024  # type: ignore[index] # it is there
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
 
 
@@ -269,8 +281,8 @@ of all the others, without bias. Sizes are widths of x, of the hidden layers and
 TITLES = {
     "step": "## A step by itself",
     "fit": "## A step through `fit`\n\nOf the second epoch; in the first, Pyro checks sites and values.",
-    "classes": "## By the number of classes\n\nM2, 784-500-50. Memory is by how much three steps raise the largest "
-    "memory of a process.",
+    "classes": "## By the number of classes\n\nM2, 784-500-50. The memory is that of the rows of a step, beside "
+    "weights, gradients and Adam's means of them.",
     "models": "## Every model with a sum over y\n\nWith the networks of its paper, on rows of 784 pixels.",
 }
 
