@@ -17,7 +17,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, NullPool, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from .base import Record
@@ -57,7 +57,8 @@ def open_storage(url: str, grace: int = GRACE) -> Storage:
         ValueError: a URL that leads nowhere, to another kind of file, or to a database of another version of Optuna's,
             with the reason.
     """
-    connect = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    # SQLite's connections are closed after use, and not kept for a next one
+    connect = {"connect_args": {"timeout": 60}, "poolclass": NullPool} if url.startswith("sqlite") else {}
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     for last in (False, False, True):  # of workers that start at once, one makes the tables and the others stumble
         try:

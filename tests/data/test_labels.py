@@ -18,7 +18,7 @@ LABELS = (
     st.lists(st.booleans(), max_size=4),
     st.lists(st.text().filter(lambda label: label != "-1" and not label.endswith("\0")), max_size=4),
 )
-UNKNOWN = [None, -1, float("nan"), np.datetime64("NaT"), np.ma.masked]
+UNKNOWN = [None, -1, float("nan"), np.datetime64("NaT", "D"), np.ma.masked]
 
 
 class Colour(enum.Enum):
@@ -86,7 +86,7 @@ def test_numbers_of_data_frames(dtype):
         (np.array([b"a", b"b"]), "bytes"),
         ([datetime.date(2020, 1, 1), None], "date"),
         (np.array(["2020-01-01", "NaT"], dtype="datetime64[D]"), "datetime64"),
-        (np.array([1, 2], dtype="timedelta64[s]"), "timedelta64"),
+        (np.array([1, 2]).view("timedelta64[s]"), "timedelta64"),
         ([decimal.Decimal(1), None], "Decimal"),
         ([fractions.Fraction(1, 2), None], "Fraction"),
         ([Colour.RED, None], "Colour"),

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -291,14 +291,21 @@ def test_a_store_that_is_not_there_is_refused(line, url, monkeypatch):
         line.open_storage(url)
 
 
+@contextmanager
+def changed(path):
+    """A connection whose changes are kept, and which is closed."""
+    with closing(sqlite3.connect(path)) as file, file as connection:
+        yield connection
+
+
 def of_schema(path, version):
     import_module("experiments.line").open_storage(f"sqlite:///{path}")
-    with sqlite3.connect(path) as connection:
+    with changed(path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
 
 
 def of_another_program(path):
-    with sqlite3.connect(path) as connection:
+    with changed(path) as connection:
         connection.execute("CREATE TABLE studies (title TEXT)")
 
 
@@ -329,25 +336,22 @@ def test_a_store_may_lie_in_a_folder_with_braces(line, tmp_path):
 
 def restricted(queue, pragma):
     event.listen(queue.storage.engine, "connect", lambda connection, _: connection.execute(f"PRAGMA {pragma}"))
-    queue.storage.engine.dispose()
 
 
 def replaced(queue, path, make=lambda _: None):
     path.unlink()
     make(path)
-    queue.storage.engine.dispose()
 
 
 def emptied(path):
-    with sqlite3.connect(path) as connection:
+    with changed(path) as connection:
         for table in ("studies", "trials"):
             connection.execute(f"DELETE FROM {table}")
 
 
 LOST = {  # what becomes of a store in mid-run, and what its database then says
-    "deleted": (lambda queue, path: path.unlink(), "attempt to write a readonly database"),
-    "deleted with its folder": (lambda queue, path: shutil.rmtree(path.parent), "attempt to write a readonly database"),
-    "deleted before a new connection": (replaced, "no such table"),
+    "deleted": (replaced, "no such table"),
+    "deleted with its folder": (lambda queue, path: shutil.rmtree(path.parent), "unable to open database file"),
     "made anew": (partial(replaced, make=partial(of_schema, version="v3.2.0.a")), "does not exist"),
     "a folder": (partial(replaced, make=Path.mkdir), "unable to open database file"),
     "overwritten": (partial(replaced, make=lambda path: path.write_bytes(b"cells" * 1000)), "file is not a database"),

@@ -105,11 +105,11 @@ def test_a_study_that_goes_on_tries_other_settings(script, own, monkeypatch, tmp
 
 
 def test_trials_that_break_are_told_and_counted(own, tmp_path):
-    """Values of 1e17 leave no finite loss after the first steps."""
+    """Values of 1e25 have squares beyond single precision."""
     with np.load(own / "own.npz") as arrays:
         y = arrays["y"]
     x = np.random.default_rng(0).normal(size=(len(y), 3)).astype(np.float32)
-    x[150:] *= 1e17
+    x[150:] *= 1e25
     np.savez(tmp_path / "large.npz", x=x, y=y)
     done = tune("--data", "large.npz", "--epochs", "2", "--trials", "2", "--out", "run", folder=tmp_path)
     assert done.returncode == 2
