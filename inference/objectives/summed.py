@@ -17,11 +17,12 @@ from pyro.infer.util import is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_messenger import TraceHandler
+from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
-from .some_classes import log_proposal, sum_over_classes
+from .some_classes import SomeClasses, log_proposal, sum_over_classes
 
 Program = Callable[..., Any]
 
@@ -84,13 +85,23 @@ class SummedELBO(TraceEnum_ELBO):
         if elbo is None:
             return super().differentiable_loss(model, guide, *args, **keywords)
         if not elbo.requires_grad:
-            raise ValueError(f"ELBO is cannot be differentiated: {elbo}")
+            raise ValueError(f"the bound cannot be differentiated: {elbo}")
         return -elbo
 
     def loss(self, model: Program, guide: Program, *args: Any, **keywords: Any) -> float:
         """The same as a number."""
         elbo = self._summed(model, guide, args, keywords)
         return super().loss(model, guide, *args, **keywords) if elbo is None else -elbo.item()
+
+    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+        """Pyro's traces, for its own way, whose contraction would weigh a drawn class as if it were summed."""
+        traces: tuple[Trace, Trace] = super()._get_trace(model, guide, args, kwargs)
+        if any(isinstance(site.get("fn"), SomeClasses) for site in traces[1].nodes.values()):
+            raise ValueError(
+                "summed_classes needs a y that is the only discrete latent, and others with rsample; leave it out to "
+                "sum all classes"
+            )
+        return traces
 
     def _summed(self, model: Program, guide: Program, args: Any, keywords: Any) -> Tensor | None:
         if self.needs_pyro:
@@ -120,7 +131,7 @@ class SummedELBO(TraceEnum_ELBO):
             bounds = sum_over_classes(bounds, q.y["unscaled_log_prob"], log_proposal(q.y))
         return bounds.sum()
 
-    def _check(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+    def _check(self, model_trace: Trace, guide_trace: Trace) -> None:
         check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         for trace in (model_trace, guide_trace):
             for site in prune_subsample_sites(trace).nodes.values():

@@ -110,3 +110,11 @@ def test_two_discrete_latents_are_left_to_pyro() -> None:
         assert all(torch.equal(slope, found[1][1][parameter]) for parameter, slope in found[0][1].items())
     assert isinstance(ours._elbo, SummedELBO)
     assert ours._elbo.needs_pyro
+
+
+def test_some_of_the_classes_beside_another_discrete_latent_are_refused() -> None:
+    """Pyro's contraction would give the drawn class the weight of a summed one: a bound, and a wrong one."""
+    objective = ELBO(TwoDiscrete(is_guide=False), TwoDiscrete(is_guide=True), summed_classes=1)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="summed_classes needs a y that is the only discrete latent"):
+            objective(None, None, torch.ones(3, 1))
