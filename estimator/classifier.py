@@ -248,9 +248,8 @@ class SemiSupervisedClassifier(ClassNamePrefixFeaturesOutMixin, ClassifierMixin,
         torch.manual_seed(seed)
         if not again:
             self.networks_ = self._build(x)
-        self.objective_.summed_classes = self.summed_classes
-        if not again:
             self.networks_.prepare(x, **training)
+        self.objective_.summed_classes = self.summed_classes
         self._finish(self.networks_.learn(x, y, held_out, **training), x)
 
     def _training(self, seed: int, again: bool) -> dict[str, Any]:

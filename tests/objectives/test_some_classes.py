@@ -181,6 +181,7 @@ def test_classes_of_probability_zero(logits: list[float], dtype: torch.dtype) ->
     ).mean()
     (slope,) = torch.autograd.grad(value, given)
     assert torch.isfinite(slope).all()
+    assert torch.allclose(slope, torch.zeros_like(slope), atol=1e-7)  # the weights add up to one, whatever the logits
     assert value.item() == pytest.approx(1.0)
 
 
@@ -211,7 +212,14 @@ def test_every_row_takes_it(name: str) -> None:
     objective = networks(name, summed_classes=2)
     assert objective.summed_classes == 2
     assert "summed_classes" in objective.declared_settings
-    assert torch.isfinite(objective(*rows())["loss"])
+    losses = {}
+    for m, training in itertools.product((2, None), (True, False)):
+        objective.train(training).summed_classes = m
+        torch.manual_seed(0)
+        losses[m, training] = objective(*rows())["loss"]
+    assert torch.isfinite(losses[2, True])
+    assert not torch.equal(losses[2, True], losses[None, True])  # a class is drawn, and its sum another
+    assert torch.equal(losses[2, False], losses[None, False])
 
 
 @pytest.mark.parametrize("m", [0, -1, 1.5, True, "2"])
