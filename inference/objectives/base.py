@@ -4,8 +4,9 @@
     ELBO(x)    = Σ_y q(y | x) (ELBO(x, y) − log q(y | x))            y summed outside the logarithm
     ELBO(x)    = E_q(z|x) [log Σ_y p(x, y, z) − log q(z | x)]        where the guide leaves y to the model
 
-Pyro's `TraceEnum_ELBO` computes the first two from the sites of model and guide, and `class_weights` the third. Here z
-stands for every continuous latent, drawn by reparametrisation, and the sum over a y that is not given is exact.
+`SummedELBO`, a kind of Pyro's `TraceEnum_ELBO`, computes the first two from the sites of model and guide, and
+`class_weights` the third. Here z stands for every continuous latent, drawn by reparametrisation, and the sum over a y
+that is not given is exact, but for a training with `summed_classes`.
 
 Shapes: x (N, D); y one-hot (N, K). Bounds are in nats per data point.
 """
